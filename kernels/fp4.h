@@ -1,0 +1,143 @@
+/* Number formats and the quantiser: one fixed sequence of f32 operations, the same on every
+ * backend.
+ *
+ * NVFP4: value = E2M1 code * UE4M3 block scale (per 16 along the contraction) * f32 global scale.
+ * For a row, g = amax / (6 * 448); per block s = E4M3(amax_block / (6 g)), code = E2M1(x / (s g)).
+ * IEEE division, round to nearest with ties to the even code, saturate. s that rounds to 0 gives
+ * zero codes. g that would be 0 is 1. A row with a non-finite value has g = NaN and zero codes.
+ * Formats: OCP Microscaling v1.0 (E2M1), OCP 8-bit floating point v1.0 (E4M3). */
+#ifndef SY_KERNELS_FP4_H
+#define SY_KERNELS_FP4_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__CUDACC__)
+#define SY_FP4_FN static __host__ __device__ inline
+#else
+#define SY_FP4_FN static inline
+#endif
+
+#define SY_E2M1_MAX 6.0f
+#define SY_E4M3_MAX 448.0f
+#define SY_E4M3_MAX_CODE 0x7Eu
+
+SY_FP4_FN uint32_t sy_bits_of_f32(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+SY_FP4_FN float sy_f32_of_bits(uint32_t bits) {
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+SY_FP4_FN int sy_is_finite(float x) { return (sy_bits_of_f32(x) & 0x7F800000u) != 0x7F800000u; }
+
+SY_FP4_FN float sy_bf16_to_f32(uint16_t x) { return sy_f32_of_bits((uint32_t)x << 16); }
+
+/* Round to nearest even; NaN stays NaN (quiet). */
+SY_FP4_FN uint16_t sy_f32_to_bf16(float x) {
+  const uint32_t bits = sy_bits_of_f32(x);
+  if ((bits & 0x7FFFFFFFu) > 0x7F800000u) {
+    return (uint16_t)((bits >> 16) | 0x0040u);
+  }
+  return (uint16_t)((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
+}
+
+/* x >= 0 and finite; saturates to 448. Below 2^-6 codes count multiples of 2^-9: adding 2^23 leaves
+ * the rounded count in the low bits. */
+SY_FP4_FN uint8_t sy_e4m3_from_f32(float x) {
+  if (x < 0.015625f) {
+    return (uint8_t)(sy_bits_of_f32(x * 512.0f + 8388608.0f) & 0xFu);
+  }
+  const uint32_t bits = sy_bits_of_f32(x);
+  const uint32_t code = ((bits + 0x7FFFFu + ((bits >> 20) & 1u)) >> 20) - (120u << 3);
+  return (uint8_t)(code > SY_E4M3_MAX_CODE ? SY_E4M3_MAX_CODE : code);
+}
+
+/* The sign bit is ignored (UE4M3); 0x7F is NaN. */
+SY_FP4_FN float sy_e4m3_to_f32(uint8_t code) {
+  const uint32_t magnitude = code & 0x7Fu;
+  if (magnitude == 0x7Fu) {
+    return sy_f32_of_bits(0x7FC00000u);
+  }
+  if (magnitude < 8u) {
+    return (float)magnitude * 0.001953125f;
+  }
+  return sy_f32_of_bits((magnitude << 20) + (120u << 23));
+}
+
+/* Ties go to the even code: 0.25 -> 0, 0.75 -> 1, 1.25 -> 1, 1.75 -> 2, 2.5 -> 2, 3.5 -> 4, 5 -> 4.
+ * The sign survives a zero. */
+SY_FP4_FN uint8_t sy_e2m1_from_f32(float x) {
+  const uint32_t bits = sy_bits_of_f32(x);
+  const float a = sy_f32_of_bits(bits & 0x7FFFFFFFu);
+  const unsigned code = (unsigned)(a > 0.25f) + (unsigned)(a >= 0.75f) + (unsigned)(a > 1.25f) +
+                        (unsigned)(a >= 1.75f) + (unsigned)(a > 2.5f) + (unsigned)(a >= 3.5f) +
+                        (unsigned)(a > 5.0f);
+  return (uint8_t)(code | (bits >> 31 << 3));
+}
+
+/* A code doubled is a small integer: 0 1 2 3 4 6 8 12, so that a block's dot is exact in int32. */
+SY_FP4_FN int sy_e2m1_doubled(unsigned code) {
+  const unsigned m = code & 7u;
+  const int magnitude = (int)(m < 2u ? m : (2u + (m & 1u)) << ((m >> 1) - 1u));
+  return (code & 8u) != 0u ? -magnitude : magnitude;
+}
+
+SY_FP4_FN float sy_e2m1_to_f32(unsigned code) {
+  const float magnitude = 0.5f * (float)sy_e2m1_doubled(code & 7u);
+  return (code & 8u) != 0u ? -magnitude : magnitude;
+}
+
+/* The global scale of values whose largest magnitude is amax (finite). */
+SY_FP4_FN float sy_nvfp4_global(float amax) {
+  const float g = amax / (SY_E2M1_MAX * SY_E4M3_MAX);
+  return g == 0.0f ? 1.0f : g;
+}
+
+/* One block of 16 finite values -> 8 bytes of codes (even index in the low nibble) and its scale.
+ */
+SY_FP4_FN void sy_nvfp4_quantise_block(const float *x, float g, uint8_t *codes, uint8_t *scale) {
+  float amax = 0.0f;
+  for (int i = 0; i < 16; ++i) {
+    const float a = sy_f32_of_bits(sy_bits_of_f32(x[i]) & 0x7FFFFFFFu);
+    amax = a > amax ? a : amax;
+  }
+  const uint8_t s = sy_e4m3_from_f32(amax / (SY_E2M1_MAX * g));
+  const float divisor = sy_e4m3_to_f32(s) * g;
+  *scale = s;
+  for (int i = 0; i < 8; ++i) {
+    const unsigned low = s == 0u ? 0u : sy_e2m1_from_f32(x[2 * i] / divisor);
+    const unsigned high = s == 0u ? 0u : sy_e2m1_from_f32(x[2 * i + 1] / divisor);
+    codes[i] = (uint8_t)(low | (high << 4));
+  }
+}
+
+/* n values (a multiple of 16) -> n / 2 bytes of codes, n / 16 scales; returns their global scale.
+ */
+SY_FP4_FN float sy_nvfp4_quantise(const float *x, int64_t n, uint8_t *codes, uint8_t *scales) {
+  float amax = 0.0f;
+  int finite = 1;
+  for (int64_t i = 0; i < n; ++i) {
+    const float a = sy_f32_of_bits(sy_bits_of_f32(x[i]) & 0x7FFFFFFFu);
+    finite &= sy_is_finite(x[i]);
+    amax = a > amax ? a : amax;
+  }
+  if (!finite) {
+    memset(codes, 0, (size_t)(n / 2));
+    memset(scales, 0, (size_t)(n / 16));
+    return sy_f32_of_bits(0x7FC00000u);
+  }
+  const float g = sy_nvfp4_global(amax);
+  for (int64_t b = 0; b < n / 16; ++b) {
+    sy_nvfp4_quantise_block(x + 16 * b, g, codes + 8 * b, scales + b);
+  }
+  return g;
+}
+
+#endif

@@ -1,0 +1,88 @@
+/* Checkpoints in the Hugging Face layout: config.json, and safetensors in one file or in shards
+ * with an index. Files are memory-mapped: bytes are read when a tensor is touched, not before.
+ * Needs no group: every rank opens the checkpoint by itself and touches its own experts only. */
+#ifndef SWITCHYARD_CHECKPOINT_H
+#define SWITCHYARD_CHECKPOINT_H
+
+#include "switchyard.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct sy_checkpoint sy_checkpoint;
+
+typedef enum sy_tensor_dtype {
+  SY_TENSOR_BF16 = 0,
+  SY_TENSOR_F16 = 1,
+  SY_TENSOR_F32 = 2,
+  SY_TENSOR_F64 = 3,
+  SY_TENSOR_I32 = 4,
+  SY_TENSOR_I64 = 5,
+  SY_TENSOR_U8 = 6,
+  SY_TENSOR_F8_E4M3 = 7,
+} sy_tensor_dtype;
+
+#define SY_TENSOR_MAX_DIMS 8
+
+typedef struct sy_tensor {
+  size_t struct_size;
+  sy_tensor_dtype dtype;
+  int32_t num_dims;
+  int64_t shape[SY_TENSOR_MAX_DIMS];
+  const void *data; /* in the mapped file; aligned only as the file aligns it */
+  size_t bytes;     /* product of shape * size of dtype */
+} sy_tensor;
+#define SY_TENSOR_INIT \
+  { .struct_size = sizeof(sy_tensor) }
+
+/* The part of config.json that an MoE layer needs. The rest is read with sy_checkpoint_number. */
+typedef struct sy_model_info {
+  size_t struct_size;
+  const char *family; /* "qwen3_moe" */
+  int32_t num_layers;
+  sy_shape shape; /* hidden, intermediate, num_experts, top_k, activation; mode is BF16 */
+} sy_model_info;
+#define SY_MODEL_INFO_INIT \
+  { .struct_size = sizeof(sy_model_info) }
+
+/* sy_checkpoint_open: maps the checkpoint in directory `path`, or one .safetensors file (then there
+ * is no config: tensors only). shapes: none. memory: host. units: none. ownership: the caller
+ * closes it; tensors point into it. order: none. scope: local. threads: any; after opening, reads
+ * may run concurrently. errors: IO, FORMAT, UNSUPPORTED (unknown family: lists those known),
+ * MEMORY; sy_last_error(NULL) names file, tensor or key, found and expected. */
+SY_API sy_status sy_checkpoint_open(const char *path, sy_checkpoint **checkpoint_out);
+SY_API void sy_checkpoint_close(sy_checkpoint *checkpoint);
+
+/* sy_checkpoint_model: family, number of layers and shape of the MoE layers.
+ *   shapes: none. memory: host. units: none. ownership: texts live as long as the checkpoint.
+ *   order: none. scope: local. threads: any. errors: STATE (opened without config.json). */
+SY_API sy_status sy_checkpoint_model(const sy_checkpoint *checkpoint, sy_model_info *info_out);
+
+/* sy_checkpoint_number: a number (or true/false as 1/0) of config.json by key.
+ *   shapes: none. memory: host. units: the key's. ownership: none. order: none. scope: local.
+ *   threads: any. errors: FORMAT (missing, or not a number), STATE (no config.json). */
+SY_API sy_status sy_checkpoint_number(const sy_checkpoint *checkpoint, const char *key,
+                                      double *value_out);
+
+/* sy_checkpoint_tensor: finds a tensor by its full name.
+ *   shapes: as the file says. memory: host, mapped. units: bytes. ownership: the checkpoint's.
+ *   order: none. scope: local. threads: any. errors: FORMAT (no such tensor). */
+SY_API sy_status sy_checkpoint_tensor(const sy_checkpoint *checkpoint, const char *name,
+                                      sy_tensor *tensor_out);
+
+/* sy_layer_load_checkpoint: loads this rank's experts of model layer `layer_idx` into a layer whose
+ * shape has the checkpoint's sizes and any mode; reads only these experts' bytes. The group's
+ * progress callback hears bytes done and bytes in all, of this rank and this layer.
+ *   shapes: from the checkpoint. memory: host. units: none. ownership: the checkpoint may be closed
+ *   afterwards. order: none. scope: local. threads: serial per group.
+ *   errors: FORMAT (a tensor missing, or of another shape or dtype: names it), ARGUMENT (layer
+ * index, shape that contradicts the checkpoint), IO (file truncated while mapped). */
+SY_API sy_status sy_layer_load_checkpoint(sy_layer *layer, const sy_checkpoint *checkpoint,
+                                          int32_t layer_idx);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
