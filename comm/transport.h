@@ -40,9 +40,11 @@ struct sy_transport_ops {
   const char *name;
   sy_memory memory; /* where landing and received lie */
 
-  /* Grows the arenas to at least these sizes. Collective: ranks whose needs differ still all call.
-   * No exchange may be open. MEMORY leaves the old arenas in place. */
-  sy_status (*reserve)(struct sy_transport *t, const struct sy_arena_bytes *bytes);
+  /* Grows the arenas to at least these sizes. Collective: ranks whose needs differ still all call,
+   * and wait for each other until deadline_ns. No exchange may be open. MEMORY, when some rank has
+   * none, comes on all ranks and leaves the old arenas in place. */
+  sy_status (*reserve)(struct sy_transport *t, const struct sy_arena_bytes *bytes,
+                       int64_t deadline_ns);
 
   /* Opens an exchange: messages[world]. broadcast: one message, of messages[rank].send bytes, is
    * the message to every peer; it is written once, at the own rank's landing. TOO_SMALL if the
@@ -68,7 +70,8 @@ struct sy_transport_ops {
   const void *(*received)(struct sy_transport *t, enum sy_direction direction, int32_t peer,
                           size_t *bytes_out);
 
-  /* After wait or allgather returned PEER: whether this peer is one that was waited for. */
+  /* After wait, allgather or reserve returned PEER: whether this peer is one that was waited for.
+   */
   bool (*missing)(const struct sy_transport *t, int32_t peer);
 
   /* Small set-up collective: `bytes` from each rank, into all[world * bytes] in rank order. */

@@ -1,0 +1,9 @@
+#include "comm/clock.h"
+
+#include <time.h>
+
+int64_t sy_clock_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
