@@ -1,0 +1,360 @@
+#include "runtime/checkpoint/safetensors.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "runtime/checkpoint/file.h"
+#include "runtime/memory.h"
+#include "runtime/status.h"
+
+#define LENGTH_BYTES 8
+
+static const struct {
+  const char *name;
+  size_t bytes;
+} dtypes[] = {
+    [SY_TENSOR_BF16] = {"BF16", 2}, [SY_TENSOR_F16] = {"F16", 2},
+    [SY_TENSOR_F32] = {"F32", 4},   [SY_TENSOR_F64] = {"F64", 8},
+    [SY_TENSOR_I32] = {"I32", 4},   [SY_TENSOR_I64] = {"I64", 8},
+    [SY_TENSOR_U8] = {"U8", 1},     [SY_TENSOR_F8_E4M3] = {"F8_E4M3", 1},
+};
+#define NUM_DTYPES (sizeof dtypes / sizeof dtypes[0])
+
+/* The header's sentences begin with the file and the tensor. */
+#define WHERE_BYTES 448
+
+const char *sy_tensor_dtype_name(sy_tensor_dtype dtype) { return dtypes[dtype].name; }
+
+sy_status sy_tensor_name_check(const char *where, const char *name) {
+  const size_t bytes = strlen(name);
+  if (bytes == 0 || bytes >= SY_TENSOR_NAME_BYTES) {
+    return sy_fail(SY_ERR_FORMAT, "%s: a tensor's name has %zu bytes; allowed: 1 to %d", where,
+                   bytes, SY_TENSOR_NAME_BYTES - 1);
+  }
+  for (size_t i = 0; i < bytes; ++i) {
+    const unsigned char c = (unsigned char)name[i];
+    if (c < 0x20 || c == 0x7F) {
+      return sy_fail(SY_ERR_FORMAT,
+                     "%s: a tensor's name has the control character 0x%02x at byte %zu", where, c,
+                     i);
+    }
+  }
+  return SY_OK;
+}
+
+static sy_status read_dtype(const char *where, const json_t *object,
+                            struct sy_safetensors_entry *entry) {
+  const char *text = NULL;
+  SY_TRY(sy_json_string(where, object, "dtype", &text));
+  for (size_t i = 0; i < NUM_DTYPES; ++i) {
+    if (strcmp(text, dtypes[i].name) == 0) {
+      entry->tensor.dtype = (sy_tensor_dtype)i;
+      return SY_OK;
+    }
+  }
+  sy_json_show(json_object_get(object, "dtype"), entry->unknown_dtype);
+  return SY_OK;
+}
+
+static sy_status read_shape(const char *where, const json_t *object, sy_tensor *tensor) {
+  const json_t *shape = NULL;
+  SY_TRY(sy_json_array(where, object, "shape", &shape));
+  if (json_array_size(shape) > SY_TENSOR_MAX_DIMS) {
+    return sy_fail(SY_ERR_FORMAT, "%s: 'shape' has %zu dimensions; allowed: at most %d", where,
+                   json_array_size(shape), SY_TENSOR_MAX_DIMS);
+  }
+  tensor->num_dims = (int32_t)json_array_size(shape);
+  for (size_t i = 0; i < json_array_size(shape); ++i) {
+    SY_TRY(sy_json_int_at(where, shape, "shape", i, 0, INT64_MAX, &tensor->shape[i]));
+  }
+  return SY_OK;
+}
+
+/* The offsets must lie within the data; tensor->bytes becomes their distance. */
+static sy_status read_offsets(const char *where, const json_t *object, size_t data_bytes,
+                              size_t *begin_out, sy_tensor *tensor) {
+  const json_t *offsets = NULL;
+  SY_TRY(sy_json_array(where, object, "data_offsets", &offsets));
+  if (json_array_size(offsets) != 2) {
+    return sy_fail(SY_ERR_FORMAT, "%s: 'data_offsets' has %zu numbers; expected 2", where,
+                   json_array_size(offsets));
+  }
+  int64_t begin = 0;
+  int64_t end = 0;
+  SY_TRY(sy_json_int_at(where, offsets, "data_offsets", 0, 0, INT64_MAX, &begin));
+  SY_TRY(sy_json_int_at(where, offsets, "data_offsets", 1, begin, INT64_MAX, &end));
+  if ((uint64_t)end > data_bytes) {
+    return sy_fail(
+        SY_ERR_FORMAT,
+        "%s: 'data_offsets' end at %lld, but the file holds %zu bytes of data: it is cut "
+        "short, or its header is wrong",
+        where, (long long)end, data_bytes);
+  }
+  *begin_out = (size_t)begin;
+  tensor->bytes = (size_t)(end - begin);
+  return SY_OK;
+}
+
+static sy_status check_size(const char *where, const sy_tensor *tensor) {
+  size_t bytes = dtypes[tensor->dtype].bytes;
+  bool overflow = false;
+  for (int32_t i = 0; i < tensor->num_dims; ++i) {
+    overflow |= __builtin_mul_overflow(bytes, (size_t)tensor->shape[i], &bytes);
+  }
+  if (overflow) {
+    return sy_fail(SY_ERR_FORMAT, "%s: the product of 'shape' exceeds 64 bits", where);
+  }
+  if (bytes != tensor->bytes) {
+    return sy_fail(SY_ERR_FORMAT,
+                   "%s: 'data_offsets' span %zu bytes; expected %zu from 'shape' and %s", where,
+                   tensor->bytes, bytes, dtypes[tensor->dtype].name);
+  }
+  return SY_OK;
+}
+
+static sy_status read_entry(const struct sy_safetensors *file, size_t data_offset,
+                            const json_t *object, struct sy_safetensors_entry *entry) {
+  char where[WHERE_BYTES];
+  snprintf(where, sizeof where, "%s: tensor '%s'", sy_path_shown(file->path), entry->name);
+  if (!json_is_object(object)) {
+    char shown[SY_JSON_SHOWN_BYTES];
+    return sy_fail(SY_ERR_FORMAT, "%s: is %s; expected an object", where,
+                   sy_json_show(object, shown));
+  }
+  size_t begin = 0;
+  SY_TRY(read_dtype(where, object, entry));
+  SY_TRY(read_shape(where, object, &entry->tensor));
+  SY_TRY(read_offsets(where, object, file->file_bytes - data_offset, &begin, &entry->tensor));
+  if (entry->unknown_dtype[0] == '\0') {
+    SY_TRY(check_size(where, &entry->tensor));
+  }
+  entry->tensor.data = (const unsigned char *)file->map + data_offset + begin;
+  return SY_OK;
+}
+
+static bool is_metadata(const char *name) { return strcmp(name, "__metadata__") == 0; }
+
+/* Room for the entries and their names, both bounded by the header that is already in memory. */
+static sy_status allocate_entries(struct sy_safetensors *file, json_t *header) {
+  size_t name_bytes = 0;
+  const char *name;
+  json_t *value;
+  json_object_foreach(header, name, value) {
+    if (!is_metadata(name)) {
+      SY_TRY(sy_tensor_name_check(sy_path_shown(file->path), name));
+      name_bytes += strlen(name) + 1;
+      ++file->num_entries;
+    }
+  }
+  file->entries = sy_alloc(file->num_entries * sizeof *file->entries);
+  file->names = sy_alloc(name_bytes);
+  if (file->entries == NULL || file->names == NULL) {
+    return sy_fail(SY_ERR_MEMORY, "%s: no memory for its %zu tensors", sy_path_shown(file->path),
+                   file->num_entries);
+  }
+  return SY_OK;
+}
+
+static sy_status read_entries(struct sy_safetensors *file, size_t data_offset, json_t *header) {
+  SY_TRY(allocate_entries(file, header));
+  struct sy_safetensors_entry *entry = file->entries;
+  char *names = file->names;
+  const char *name;
+  json_t *value;
+  json_object_foreach(header, name, value) {
+    if (is_metadata(name)) {
+      continue;
+    }
+    const size_t bytes = strlen(name) + 1;
+    *entry =
+        (struct sy_safetensors_entry){.name = memcpy(names, name, bytes), .tensor = SY_TENSOR_INIT};
+    SY_TRY(read_entry(file, data_offset, value, entry));
+    names += bytes;
+    ++entry;
+  }
+  return SY_OK;
+}
+
+static int by_position(const void *a, const void *b) {
+  const sy_tensor *x = &((const struct sy_safetensors_entry *)a)->tensor;
+  const sy_tensor *y = &((const struct sy_safetensors_entry *)b)->tensor;
+  if (x->data != y->data) {
+    return (const char *)x->data < (const char *)y->data ? -1 : 1;
+  }
+  return (x->bytes > y->bytes) - (x->bytes < y->bytes);
+}
+
+static int by_name(const void *a, const void *b) {
+  return strcmp(((const struct sy_safetensors_entry *)a)->name,
+                ((const struct sy_safetensors_entry *)b)->name);
+}
+
+/* The tensors, one after the other, are the data: no gap, no overlap. Leaves them sorted by name.
+ */
+static sy_status check_cover(struct sy_safetensors *file, size_t data_offset) {
+  const char *const shown = sy_path_shown(file->path);
+  const char *const data = (const char *)file->map + data_offset;
+  const size_t data_bytes = file->file_bytes - data_offset;
+  size_t end = 0;
+  qsort(file->entries, file->num_entries, sizeof *file->entries, by_position);
+  for (size_t i = 0; i < file->num_entries; ++i) {
+    const struct sy_safetensors_entry *entry = &file->entries[i];
+    const size_t begin = (size_t)((const char *)entry->tensor.data - data);
+    if (begin < end) {
+      return sy_fail(SY_ERR_FORMAT,
+                     "%s: tensor '%s': begins at %zu, inside a tensor before it; expected %zu",
+                     shown, entry->name, begin, end);
+    }
+    if (begin > end) {
+      return sy_fail(SY_ERR_FORMAT,
+                     "%s: tensor '%s': begins at %zu; expected %zu, where the one before it ends",
+                     shown, entry->name, begin, end);
+    }
+    end += entry->tensor.bytes;
+  }
+  if (end != data_bytes) {
+    return sy_fail(SY_ERR_FORMAT, "%s: has %zu bytes of data; expected %zu, where its tensors end",
+                   shown, data_bytes, end);
+  }
+  qsort(file->entries, file->num_entries, sizeof *file->entries, by_name);
+  return SY_OK;
+}
+
+static sy_status read_header_length(const struct sy_safetensors *file, size_t *bytes_out) {
+  const char *const shown = sy_path_shown(file->path);
+  unsigned char length[LENGTH_BYTES];
+  if (file->file_bytes < LENGTH_BYTES) {
+    return sy_fail(SY_ERR_FORMAT, "%s: has %zu bytes; expected at least the %d of a header length",
+                   shown, file->file_bytes, LENGTH_BYTES);
+  }
+  SY_TRY(sy_file_read_at(file->fd, file->path, 0, length, sizeof length));
+  uint64_t bytes = 0;
+  for (int i = LENGTH_BYTES - 1; i >= 0; --i) {
+    bytes = bytes << 8 | length[i];
+  }
+  if (bytes > file->file_bytes - LENGTH_BYTES) {
+    return sy_fail(SY_ERR_FORMAT,
+                   "%s: header length %llu; expected at most %zu, what the file holds after it: it "
+                   "is cut short, or no safetensors file",
+                   shown, (unsigned long long)bytes, file->file_bytes - LENGTH_BYTES);
+  }
+  if (bytes > SY_SAFETENSORS_MAX_HEADER_BYTES) {
+    return sy_fail(SY_ERR_FORMAT, "%s: header length %llu; allowed: at most %zu", shown,
+                   (unsigned long long)bytes, SY_SAFETENSORS_MAX_HEADER_BYTES);
+  }
+  *bytes_out = (size_t)bytes;
+  return SY_OK;
+}
+
+/* The header is read, not mapped: a file that shrinks meanwhile is then an error, not a signal. */
+static sy_status read_header(const struct sy_safetensors *file, size_t *data_offset_out,
+                             json_t **header_out) {
+  size_t bytes = 0;
+  SY_TRY(read_header_length(file, &bytes));
+  char *text = sy_alloc(bytes);
+  if (text == NULL) {
+    return sy_fail(SY_ERR_MEMORY, "%s: no memory for its header of %zu bytes",
+                   sy_path_shown(file->path), bytes);
+  }
+  char where[WHERE_BYTES];
+  snprintf(where, sizeof where, "%s: header", sy_path_shown(file->path));
+  sy_status status = sy_file_read_at(file->fd, file->path, LENGTH_BYTES, text, bytes);
+  if (status == SY_OK) {
+    status = sy_json_parse(where, text, bytes, "{{[", header_out);
+  }
+  sy_free(text);
+  *data_offset_out = LENGTH_BYTES + bytes;
+  return status;
+}
+
+static sy_status open_file(const char *path, struct sy_safetensors *file) {
+  SY_TRY(sy_path_join(NULL, path, &file->path));
+  SY_TRY(sy_file_open(path, &file->fd, &file->file_bytes));
+  size_t data_offset = 0;
+  json_t *header = NULL;
+  SY_TRY(read_header(file, &data_offset, &header));
+  sy_status status = SY_OK;
+  void *map = mmap(NULL, file->file_bytes, PROT_READ, MAP_PRIVATE, file->fd, 0);
+  if (map == MAP_FAILED) {
+    status = sy_fail(SY_ERR_IO, "%s: cannot be mapped: %s", sy_path_shown(path), strerror(errno));
+  } else {
+    file->map = map;
+    status = read_entries(file, data_offset, header);
+  }
+  json_decref(header);
+  SY_TRY(status);
+  return check_cover(file, data_offset);
+}
+
+sy_status sy_safetensors_open(const char *path, struct sy_safetensors **file_out) {
+  struct sy_safetensors *file = sy_alloc(sizeof *file);
+  if (file == NULL) {
+    return sy_fail(SY_ERR_MEMORY, "%s: no memory to open it", sy_path_shown(path));
+  }
+  *file = (struct sy_safetensors){.fd = -1};
+  const sy_status status = open_file(path, file);
+  if (status != SY_OK) {
+    sy_safetensors_close(file);
+    return status;
+  }
+  *file_out = file;
+  return SY_OK;
+}
+
+void sy_safetensors_close(struct sy_safetensors *file) {
+  if (file == NULL) {
+    return;
+  }
+  if (file->map != NULL) {
+    munmap(file->map, file->file_bytes);
+  }
+  if (file->fd >= 0) {
+    close(file->fd);
+  }
+  sy_free(file->entries);
+  sy_free(file->names);
+  sy_free(file->path);
+  sy_free(file);
+}
+
+const struct sy_safetensors_entry *sy_safetensors_find(const struct sy_safetensors *file,
+                                                       const char *name) {
+  const struct sy_safetensors_entry key = {.name = name};
+  return bsearch(&key, file->entries, file->num_entries, sizeof key, by_name);
+}
+
+/* Faults the pages in and reports what would have been a SIGBUS: a failing disk, or a file that
+ * shrinks right now. Linux before 5.14 does not know how; there the size check has to do. */
+static bool can_fault_in(const void *data, size_t bytes) {
+  const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  const size_t before = (size_t)((uintptr_t)data % page);
+  void *const first = (void *)(uintptr_t)((const char *)data - before);
+  int result;
+  do {
+    result = madvise(first, before + bytes, MADV_POPULATE_READ);
+  } while (result != 0 && errno == EINTR);
+  return result == 0 || errno == EINVAL;
+}
+
+sy_status sy_safetensors_fetch(const struct sy_safetensors *file,
+                               const struct sy_safetensors_entry *entry) {
+  struct stat info;
+  if (fstat(file->fd, &info) == 0 && (size_t)info.st_size != file->file_bytes) {
+    return sy_fail(SY_ERR_IO,
+                   "%s: tensor '%s': the file has changed while open: found %lld bytes, expected "
+                   "%zu",
+                   sy_path_shown(file->path), entry->name, (long long)info.st_size,
+                   file->file_bytes);
+  }
+  if (!can_fault_in(entry->tensor.data, entry->tensor.bytes)) {
+    return sy_fail(SY_ERR_IO, "%s: tensor '%s': cannot be read: %s", sy_path_shown(file->path),
+                   entry->name, strerror(errno));
+  }
+  return SY_OK;
+}
