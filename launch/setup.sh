@@ -14,7 +14,7 @@ case "${1:-}" in
   "") ;;
   ci)
     packages="$packages git clang clang-format clang-tidy libomp-dev"
-    packages="$packages gcc-aarch64-linux-gnu qemu-user"
+    packages="$packages gcc-aarch64-linux-gnu qemu-user libjansson-dev:arm64"
     ;;
   *)
     echo "launch/setup.sh: \"$1\" is not a set of packages: give none, or ci" >&2
@@ -37,14 +37,23 @@ for package in $packages; do
 done
 [ -n "$missing" ] || exit 0
 
+# A foreign architecture is added only for the sake of a package of it.
+architecture=
+case "$missing" in
+  *:arm64*) dpkg --print-foreign-architectures | grep -qx arm64 || architecture=arm64 ;;
+esac
+
 if [ "$(id -u)" -ne 0 ]; then
   echo "These packages are missing; this installs them:" >&2
+  [ -z "$architecture" ] || echo "  sudo dpkg --add-architecture $architecture" >&2
+  echo "  sudo apt-get update" >&2
   echo "  sudo apt-get install -y --no-install-recommends$missing" >&2
   exit 1
 fi
 
 echo "Installing:$missing"
 export DEBIAN_FRONTEND=noninteractive
+[ -z "$architecture" ] || dpkg --add-architecture "$architecture"
 apt_get() { apt-get -qq -o DPkg::Lock::Timeout=300 "$@" </dev/null >/dev/null; }
 apt_get update
 # shellcheck disable=SC2086 # words, not one argument
