@@ -139,20 +139,20 @@ const struct sy_checkpoint_tensor *sy_checkpoint_lookup(const sy_checkpoint *che
   return bsearch(&key, checkpoint->tensors, checkpoint->num_tensors, sizeof key, by_name);
 }
 
-sy_status sy_checkpoint_find(const sy_checkpoint *checkpoint, const char *name,
-                             const struct sy_checkpoint_tensor **tensor_out) {
+const struct sy_checkpoint_tensor *sy_checkpoint_find(const sy_checkpoint *checkpoint,
+                                                      const char *name) {
   const struct sy_checkpoint_tensor *tensor = sy_checkpoint_lookup(checkpoint, name);
   if (tensor == NULL) {
-    return sy_fail(SY_ERR_FORMAT, "%s: tensor '%.*s' is missing; the checkpoint has %zu others",
-                   sy_path_shown(checkpoint->path), SY_TENSOR_NAME_BYTES, name,
-                   checkpoint->num_tensors);
+    sy_fail(SY_ERR_FORMAT, "%s: tensor '%.*s' is missing; the checkpoint has %zu others",
+            sy_path_shown(checkpoint->path), SY_TENSOR_NAME_BYTES, name, checkpoint->num_tensors);
+    return NULL;
   }
   if (tensor->entry->unknown_dtype[0] != '\0') {
-    return sy_fail(SY_ERR_FORMAT, "%s: tensor '%s': dtype is %s, which is not known",
-                   sy_path_shown(tensor->file->path), name, tensor->entry->unknown_dtype);
+    sy_fail(SY_ERR_FORMAT, "%s: tensor '%s': dtype is %s, which is not known",
+            sy_path_shown(tensor->file->path), name, tensor->entry->unknown_dtype);
+    return NULL;
   }
-  *tensor_out = tensor;
-  return SY_OK;
+  return tensor;
 }
 
 sy_status sy_checkpoint_model(const sy_checkpoint *checkpoint, sy_model_info *info_out) {
@@ -187,8 +187,10 @@ sy_status sy_checkpoint_tensor(const sy_checkpoint *checkpoint, const char *name
                    : name == NULL     ? "name is NULL"
                                       : "tensor_out needs SY_TENSOR_INIT");
   }
-  const struct sy_checkpoint_tensor *found = NULL;
-  SY_TRY(sy_checkpoint_find(checkpoint, name, &found));
+  const struct sy_checkpoint_tensor *found = sy_checkpoint_find(checkpoint, name);
+  if (found == NULL) {
+    return SY_ERR_FORMAT;
+  }
   const size_t struct_size = tensor_out->struct_size;
   *tensor_out = found->entry->tensor;
   tensor_out->struct_size = struct_size;

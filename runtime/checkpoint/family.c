@@ -17,22 +17,21 @@ static const struct sy_family *const families[] = {&sy_family_qwen3_moe};
 #define MAX_TOP_K 1024
 #define MAX_LAYERS 65536
 
-static sy_status find_family(const char *where, const json_t *config,
-                             const struct sy_family **family_out) {
-  const char *name = NULL;
-  SY_TRY(sy_json_string(where, config, "model_type", &name));
+/* NULL, and the sentence of a SY_ERR_UNSUPPORTED, for a family that is not in the list. */
+static const struct sy_family *find_family(const char *where, const char *name,
+                                           const json_t *value) {
   char known[256] = "";
   for (size_t i = 0; i < NUM_FAMILIES; ++i) {
     if (strcmp(name, families[i]->name) == 0) {
-      *family_out = families[i];
-      return SY_OK;
+      return families[i];
     }
     const size_t used = strlen(known);
     snprintf(known + used, sizeof known - used, "%s%s", i == 0 ? "" : ", ", families[i]->name);
   }
   char shown[SY_JSON_SHOWN_BYTES];
-  return sy_fail(SY_ERR_UNSUPPORTED, "%s: 'model_type' is %s; families known: %s", where,
-                 sy_json_show(json_object_get(config, "model_type"), shown), known);
+  sy_fail(SY_ERR_UNSUPPORTED, "%s: 'model_type' is %s; families known: %s", where,
+          sy_json_show(value, shown), known);
+  return NULL;
 }
 
 static sy_status read_size(const char *where, const json_t *config, const char *key,
@@ -94,9 +93,13 @@ static sy_status read_sparsity(const char *where, const json_t *config,
 sy_status sy_checkpoint_model_read(const char *path, const json_t *config,
                                    struct sy_checkpoint_model *model_out) {
   const char *const where = sy_path_shown(path);
-  struct sy_checkpoint_model model = {.info = SY_MODEL_INFO_INIT};
-  SY_TRY(find_family(where, config, &model.family));
-  const struct sy_family *family = model.family;
+  const char *name = NULL;
+  SY_TRY(sy_json_string(where, config, "model_type", &name));
+  const struct sy_family *family = find_family(where, name, json_object_get(config, "model_type"));
+  if (family == NULL) {
+    return SY_ERR_UNSUPPORTED;
+  }
+  struct sy_checkpoint_model model = {.family = family, .info = SY_MODEL_INFO_INIT};
   model.info.family = family->name;
   model.info.shape = (sy_shape)SY_SHAPE_INIT;
   model.info.shape.mode = SY_MODE_BF16;

@@ -84,16 +84,17 @@ sy_status sy_file_read(const char *path, size_t max_bytes, char **text_out, size
   int fd = -1;
   size_t bytes = 0;
   SY_TRY(sy_file_open(path, &fd, &bytes));
-  sy_status status = SY_OK;
-  char *text = NULL;
   if (bytes > max_bytes) {
-    status = sy_fail(SY_ERR_FORMAT, "%s: has %zu bytes; allowed: at most %zu", sy_path_shown(path),
-                     bytes, max_bytes);
-  } else if ((text = sy_alloc(bytes + 1)) == NULL) {
-    status = sy_fail(SY_ERR_MEMORY, "%s: no memory for its %zu bytes", sy_path_shown(path), bytes);
-  } else {
-    status = sy_file_read_at(fd, path, 0, text, bytes);
+    close(fd);
+    return sy_fail(SY_ERR_FORMAT, "%s: has %zu bytes; allowed: at most %zu", sy_path_shown(path),
+                   bytes, max_bytes);
   }
+  char *text = sy_alloc(bytes + 1);
+  if (text == NULL) {
+    close(fd);
+    return sy_fail(SY_ERR_MEMORY, "%s: no memory for its %zu bytes", sy_path_shown(path), bytes);
+  }
+  const sy_status status = sy_file_read_at(fd, path, 0, text, bytes);
   close(fd);
   if (status != SY_OK) {
     sy_free(text);

@@ -5,6 +5,9 @@
 
 #include "runtime/status.h"
 
+/* Leaves room for quotes and dots in SY_JSON_SHOWN_BYTES. */
+#define MAX_SHOWN_STRING 40
+
 /* Refuses brackets that do not follow `nesting`; strings are skipped, all else is the parser's. */
 static sy_status check_nesting(const char *where, const char *text, size_t bytes,
                                const char *nesting) {
@@ -35,10 +38,10 @@ static sy_status check_nesting(const char *where, const char *text, size_t bytes
   return SY_OK;
 }
 
-/* The parser quotes its input; a terminal must not obey it. */
-static void hide_control_characters(char *text) {
+/* An error text may be shown by a terminal, which must not obey what a file says. */
+static void keep_printable(char *text) {
   for (; *text != '\0'; ++text) {
-    if ((unsigned char)*text < ' ' || *text == 0x7F) {
+    if (*text < ' ' || *text > '~') {
       *text = '?';
     }
   }
@@ -55,7 +58,7 @@ sy_status sy_json_parse(const char *where, const char *text, size_t bytes, const
     return sy_fail(SY_ERR_MEMORY, "%s: no memory for its JSON", where);
   }
   if (root == NULL) {
-    hide_control_characters(error.text);
+    keep_printable(error.text);
     return sy_fail(SY_ERR_FORMAT, "%s: invalid JSON at byte %d: %s", where, error.position,
                    error.text);
   }
@@ -65,17 +68,6 @@ sy_status sy_json_parse(const char *where, const char *text, size_t bytes, const
   }
   *root_out = root;
   return SY_OK;
-}
-
-/* "text", or "tex"... when it is too long; bytes that a terminal might obey become '?'. */
-static void show_string(const char *text, size_t bytes, char shown[SY_JSON_SHOWN_BYTES]) {
-  const size_t room = SY_JSON_SHOWN_BYTES - sizeof "\"\"...";
-  const size_t copied = bytes < room ? bytes : room;
-  shown[0] = '"';
-  for (size_t i = 0; i < copied; ++i) {
-    shown[1 + i] = text[i] >= ' ' && text[i] <= '~' ? text[i] : '?';
-  }
-  strcpy(shown + 1 + copied, copied < bytes ? "\"..." : "\"");
 }
 
 const char *sy_json_show(const json_t *value, char shown[SY_JSON_SHOWN_BYTES]) {
@@ -92,7 +84,9 @@ const char *sy_json_show(const json_t *value, char shown[SY_JSON_SHOWN_BYTES]) {
   case JSON_FALSE:
     return "false";
   case JSON_STRING:
-    show_string(json_string_value(value), json_string_length(value), shown);
+    snprintf(shown, SY_JSON_SHOWN_BYTES, "\"%.*s\"%s", MAX_SHOWN_STRING, json_string_value(value),
+             json_string_length(value) > MAX_SHOWN_STRING ? "..." : "");
+    keep_printable(shown);
     return shown;
   case JSON_INTEGER:
     snprintf(shown, SY_JSON_SHOWN_BYTES, "%lld", (long long)json_integer_value(value));

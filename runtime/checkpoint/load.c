@@ -55,7 +55,10 @@ static sy_status find_expert(const sy_layer *layer, const sy_checkpoint *checkpo
     char name[SY_TENSOR_NAME_BYTES];
     sy_family_tensor_name(checkpoint->model.family->weights[p], layer_idx, expert.global_expert,
                           name, sizeof name);
-    SY_TRY(sy_checkpoint_find(checkpoint, name, &expert.tensors[p]));
+    expert.tensors[p] = sy_checkpoint_find(checkpoint, name);
+    if (expert.tensors[p] == NULL) {
+      return SY_ERR_FORMAT;
+    }
     SY_TRY(check_tensor(checkpoint, (enum sy_projection)p, expert.tensors[p]));
     expert.bytes += expert.tensors[p]->entry->tensor.bytes;
   }
@@ -155,7 +158,7 @@ static sy_status fetch(const struct sy_checkpoint_tensor *tensor, void **copy_ou
 }
 
 static sy_status load_expert(sy_layer *layer, const struct expert *expert) {
-  const void *values[SY_NUM_PROJECTIONS];
+  const void *values[SY_NUM_PROJECTIONS] = {NULL};
   void *copies[SY_NUM_PROJECTIONS] = {NULL};
   sy_status status = SY_OK;
   for (int p = 0; p < SY_NUM_PROJECTIONS && status == SY_OK; ++p) {

@@ -331,13 +331,13 @@ const struct sy_safetensors_entry *sy_safetensors_find(const struct sy_safetenso
 
 /* Faults the pages in and reports what would have been a SIGBUS: a failing disk, or a file that
  * shrinks right now. Linux before 5.14 does not know how; there the size check has to do. */
-static bool can_fault_in(const void *data, size_t bytes) {
+static bool can_fault_in(const struct sy_safetensors *file, const sy_tensor *tensor) {
   const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-  const size_t before = (size_t)((uintptr_t)data % page);
-  void *const first = (void *)(uintptr_t)((const char *)data - before);
+  const size_t begin = (size_t)((const char *)tensor->data - (const char *)file->map);
+  const size_t first = begin / page * page;
   int result;
   do {
-    result = madvise(first, before + bytes, MADV_POPULATE_READ);
+    result = madvise((char *)file->map + first, begin + tensor->bytes - first, MADV_POPULATE_READ);
   } while (result != 0 && errno == EINTR);
   return result == 0 || errno == EINVAL;
 }
@@ -352,7 +352,7 @@ sy_status sy_safetensors_fetch(const struct sy_safetensors *file,
                    sy_path_shown(file->path), entry->name, (long long)info.st_size,
                    file->file_bytes);
   }
-  if (!can_fault_in(entry->tensor.data, entry->tensor.bytes)) {
+  if (!can_fault_in(file, &entry->tensor)) {
     return sy_fail(SY_ERR_IO, "%s: tensor '%s': cannot be read: %s", sy_path_shown(file->path),
                    entry->name, strerror(errno));
   }
