@@ -3,8 +3,9 @@
  *
  * NVFP4: value = E2M1 code * UE4M3 block scale (per 16 along the contraction) * f32 global scale.
  * For a row, g = amax / (6 * 448); per block s = E4M3(amax_block / (6 g)), code = E2M1(x / (s g)).
- * IEEE division, round to nearest with ties to the even code, saturate. s that rounds to 0 gives
- * zero codes. g that would be 0 is 1. A row with a non-finite value has g = NaN and zero codes.
+ * IEEE division, round to nearest with ties to the even code, saturate. s g that is 0 (s rounded to
+ * 0, or the product of a subnormal g did) gives zero codes: 0 / 0 has a sign that depends on the
+ * machine. g that would be 0 is 1. A row with a non-finite value has g = NaN and zero codes.
  * Formats: OCP Microscaling v1.0 (E2M1), OCP 8-bit floating point v1.0 (E4M3). */
 #ifndef SY_KERNELS_FP4_H
 #define SY_KERNELS_FP4_H
@@ -112,8 +113,8 @@ SY_FP4_FN void sy_nvfp4_quantise_block(const float *x, float g, uint8_t *codes, 
   const float divisor = sy_e4m3_to_f32(s) * g;
   *scale = s;
   for (int i = 0; i < 8; ++i) {
-    const unsigned low = s == 0u ? 0u : sy_e2m1_from_f32(x[2 * i] / divisor);
-    const unsigned high = s == 0u ? 0u : sy_e2m1_from_f32(x[2 * i + 1] / divisor);
+    const unsigned low = divisor == 0.0f ? 0u : sy_e2m1_from_f32(x[2 * i] / divisor);
+    const unsigned high = divisor == 0.0f ? 0u : sy_e2m1_from_f32(x[2 * i + 1] / divisor);
     codes[i] = (uint8_t)(low | (high << 4));
   }
 }
