@@ -120,6 +120,7 @@ struct sy_group_args {
   const unsigned char *const *received; /* [W] first row of each message */
   const int32_t *received_rows;         /* [W] */
   unsigned char *const *landing;        /* [W] first return row to each rank */
+  const int32_t *return_rows;           /* [W] return rows that there is room for */
   int64_t max_rows;                     /* M */
   struct sy_receive_cursor *cursor;     /* in: this chunk's begin; out: the next one's */
   struct sy_routed *routed;
@@ -167,8 +168,9 @@ struct sy_bad_weight {
 };
 
 struct sy_kernels {
-  const char *name;
-  const char *(*description)(void); /* which instruction level, and why */
+  const char *name;        /* as SWITCHYARD_CPU_LEVEL names it */
+  const char *description; /* for people */
+  bool (*is_available)(void);
 
   /* Prepacked bytes of one expert: a multiple of 64. */
   size_t (*expert_bytes)(const struct sy_stage_env *env);
@@ -181,13 +183,18 @@ struct sy_kernels {
                          struct sy_bad_id *bad);
   sy_status (*route)(const struct sy_stage_env *env, const struct sy_route_args *args);
   sy_status (*pack)(const struct sy_stage_env *env, const struct sy_pack_args *args);
-  /* MISMATCH when a received row names an expert that is not here. */
+  /* MISMATCH when a received row names an expert that is not here, or wants more return rows than
+   * its message has room for. */
   sy_status (*group)(const struct sy_stage_env *env, const struct sy_group_args *args);
   sy_status (*experts)(const struct sy_stage_env *env, const struct sy_experts_args *args);
   sy_status (*reduce)(const struct sy_stage_env *env, const struct sy_reduce_args *args);
   sy_status (*combine)(const struct sy_stage_env *env, const struct sy_combine_args *args);
 };
 
+/* The CPU tables compiled in, best first: one per instruction level, all with the same bits. */
+const struct sy_kernels *sy_kernels_cpu_levels(size_t *count_out);
+
+/* The best of them that this CPU can run. */
 const struct sy_kernels *sy_kernels_cpu(void);
 
 /* Bytes of one routed row's intermediate: NVFP4 codes, or BF16. */

@@ -24,7 +24,8 @@
 enum sy_wire_call { SY_WIRE_CALL_FORWARD = 1, SY_WIRE_CALL_HALVES = 2 };
 
 /* status != SY_OK: the sender found an error of its own and sends no rows. detail then explains it;
- * its meaning depends on `fault` (runtime/fault.h). */
+ * its meaning depends on `fault` (runtime/fault.h). Otherwise detail[0] of a dispatched message is
+ * the number of used slots in its rows. */
 struct sy_wire_header {
   uint32_t magic;
   uint16_t version;

@@ -77,12 +77,18 @@ SY_API const char *sy_status_name(sy_status status);
 SY_API const char *sy_status_text(sy_status status);
 
 /* sy_last_error: the sentence that explains the last failure on this group: rank, stage, the value
- * found and the range allowed. With group == NULL: of the last failing call of this thread that had
- * no group. Empty when nothing failed.
+ * found and the range allowed. With group == NULL: of this thread's last failing call of any kind.
+ * Empty when nothing failed.
  *   shapes: none. memory: host. units: none. ownership: the group's (the thread's); valid until the
  *   next call on the group (of the thread). order: none. scope: local. threads: serial per group.
  *   errors: none. */
 SY_API const char *sy_last_error(const sy_group *group);
+
+/* sy_backend: the kernels that a group created now would use, for people; e.g. which instruction
+ * level of the CPU, and why.
+ *   shapes: none. memory: host. units: none. ownership: static text. order: none. scope: local.
+ *   threads: any. errors: none. */
+SY_API const char *sy_backend(void);
 
 /* ---- The layer's shape --------------------------------------------------------------------------
  */

@@ -1,0 +1,54 @@
+/* The CPU backend's tables: the same stages, with the expert kernels of each instruction level. */
+#include "kernels/cpu/cpu.h"
+
+static bool always(void) { return true; }
+
+#if defined(SY_CPU_HAVE_X86_64_V4)
+static bool has_x86_64_v4(void) {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+#if defined(SY_CPU_HAVE_X86_64_V3)
+static bool has_x86_64_v3(void) {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
+         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("fma");
+}
+#endif
+
+#define LEVEL(level_name, level_description, available, experts_entry)                     \
+  {                                                                                        \
+    .name = (level_name), .description = (level_description), .is_available = (available), \
+    .expert_bytes = sy_cpu_expert_bytes, .load_expert = sy_cpu_load_expert,                \
+    .check_ids = sy_cpu_check_ids, .route = sy_cpu_route, .pack = sy_cpu_pack,             \
+    .group = sy_cpu_group, .experts = (experts_entry), .reduce = sy_cpu_reduce,            \
+    .combine = sy_cpu_combine                                                              \
+  }
+
+static const struct sy_kernels levels[] = {
+#if defined(SY_CPU_HAVE_X86_64_V4)
+    LEVEL("x86-64-v4", "scalar specification, compiled for AVX-512", has_x86_64_v4,
+          sy_cpu_experts_x86_64_v4),
+#endif
+#if defined(SY_CPU_HAVE_X86_64_V3)
+    LEVEL("x86-64-v3", "scalar specification, compiled for AVX2 and FMA", has_x86_64_v3,
+          sy_cpu_experts_x86_64_v3),
+#endif
+    LEVEL("generic", "scalar specification, compiled for the baseline", always,
+          sy_cpu_experts_generic),
+};
+
+const struct sy_kernels *sy_kernels_cpu_levels(size_t *count_out) {
+  *count_out = sizeof levels / sizeof levels[0];
+  return levels;
+}
+
+const struct sy_kernels *sy_kernels_cpu(void) {
+  const struct sy_kernels *level = levels;
+  while (!level->is_available()) {
+    ++level; /* the last one always is */
+  }
+  return level;
+}

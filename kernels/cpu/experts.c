@@ -1,0 +1,381 @@
+/* experts: routed rows -> FC1 (gate, up) -> activation -> FC2. The scalar specification.
+ *
+ * Order of sums, fixed by the layer's shape alone. A contraction is cut into blocks of 16 columns,
+ * added in ascending order:
+ *   w4a4   sum += float(dot) * (row scale * weight scale); dot is of doubled codes, exact in int32
+ *          (<= 2304), and so is the product in f32 (20 bits): only the addition rounds. FC2 sums
+ * each slice of 128 columns by itself, times the slice's global scale, slices ascending. w4a16  dot
+ * = fma chain over the block's columns, ascending; sum = fma(dot, weight scale, sum) bf16   the
+ * same dot; sum += dot A lane is an output row, so that SIMD of any width adds in this same order.
+ * Global scales and biases come last: w4a4 FC1 (sum / 4) * (row global * weight global), FC2 (sum /
+ * 4) * weight global; w4a16 sum * weight global.
+ *
+ * This file is compiled once per instruction level (SY_CPU_SUFFIX): the inner loops over lanes are
+ * left to the compiler, and every level gives the same bits.
+ *
+ * Work is cut into units of one active expert x 128 output rows; FC2 begins when FC1 is done. */
+#include <string.h>
+
+#include "kernels/cpu/activation.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/expert_layout.h"
+#include "kernels/fp4.h"
+
+#define CONCAT_(a, b) a##b
+#define CONCAT(a, b) CONCAT_(a, b)
+#define EXPERTS_ENTRY CONCAT(sy_cpu_experts_, SY_CPU_SUFFIX)
+
+#define ROWS 8 /* routed rows that share one decoded weight block */
+#define SLICE SY_INTERMEDIATE_SLICE
+#define SLICE_BLOCKS (SLICE / SY_BLOCK)
+
+/* The operand rows of one contraction: codes and scales (w4a4), or bf16 values in `data`. */
+struct operand {
+  const uint8_t *data[ROWS];
+  const uint8_t *scales[ROWS];
+};
+
+static inline int min_int(int64_t a, int64_t b) { return (int)(a < b ? a : b); }
+
+/* ---- Dots: sum[row][lane] over blocks [begin, end) of one tile ----------------------------------
+ */
+
+static void decode_fp4_ints(const uint8_t *block, int16_t (*w)[SY_TILE]) {
+  const uint8_t *codes = block + SY_TILE;
+  for (int j = 0; j < SY_BLOCK / 2; ++j) {
+    for (int lane = 0; lane < SY_TILE; ++lane) {
+      const unsigned pair = codes[j * SY_TILE + lane];
+      w[2 * j][lane] = (int16_t)sy_e2m1_doubled(pair & 15u);
+      w[2 * j + 1][lane] = (int16_t)sy_e2m1_doubled(pair >> 4);
+    }
+  }
+}
+
+static void decode_fp4_floats(const uint8_t *block, float (*w)[SY_TILE]) {
+  int16_t doubled[SY_BLOCK][SY_TILE];
+  decode_fp4_ints(block, doubled);
+  for (int k = 0; k < SY_BLOCK; ++k) {
+    for (int lane = 0; lane < SY_TILE; ++lane) {
+      w[k][lane] = 0.5f * (float)doubled[k][lane];
+    }
+  }
+}
+
+static void decode_bf16(const uint8_t *block, float (*w)[SY_TILE]) {
+  const uint16_t *values = (const uint16_t *)(const void *)block;
+  for (int k = 0; k < SY_BLOCK; ++k) {
+    for (int lane = 0; lane < SY_TILE; ++lane) {
+      w[k][lane] = sy_bf16_to_f32(values[k * SY_TILE + lane]);
+    }
+  }
+}
+
+static void decode_scales(const uint8_t *block, float *scales) {
+  for (int lane = 0; lane < SY_TILE; ++lane) {
+    scales[lane] = sy_e4m3_to_f32(block[lane]);
+  }
+}
+
+static void dot_w4a4(const uint8_t *tile, const struct operand *x, int rows, int64_t begin,
+                     int64_t end, float (*sum)[SY_TILE]) {
+  for (int64_t b = begin; b < end; ++b) {
+    int16_t w[SY_BLOCK][SY_TILE];
+    float w_scale[SY_TILE];
+    decode_fp4_ints(tile + b * SY_FP4_BLOCK_BYTES, w);
+    decode_scales(tile + b * SY_FP4_BLOCK_BYTES, w_scale);
+    for (int r = 0; r < rows; ++r) {
+      const uint8_t *codes = x->data[r] + b * (SY_BLOCK / 2);
+      const float x_scale = sy_e4m3_to_f32(x->scales[r][b]);
+      int32_t dot[SY_TILE] = {0};
+      for (int j = 0; j < SY_BLOCK / 2; ++j) {
+        const int low = sy_e2m1_doubled(codes[j] & 15u);
+        const int high = sy_e2m1_doubled((unsigned)codes[j] >> 4);
+        for (int lane = 0; lane < SY_TILE; ++lane) {
+          dot[lane] += low * w[2 * j][lane] + high * w[2 * j + 1][lane];
+        }
+      }
+      for (int lane = 0; lane < SY_TILE; ++lane) {
+        sum[r][lane] += (float)dot[lane] * (x_scale * w_scale[lane]);
+      }
+    }
+  }
+}
+
+/* dot[lane] = fma chain over one block, columns ascending. */
+static void dot_block(const uint8_t *x, const float (*w)[SY_TILE], float *dot) {
+  const uint16_t *values = (const uint16_t *)(const void *)x;
+  for (int lane = 0; lane < SY_TILE; ++lane) {
+    dot[lane] = 0.0f;
+  }
+  for (int k = 0; k < SY_BLOCK; ++k) {
+    const float xk = sy_bf16_to_f32(values[k]);
+    for (int lane = 0; lane < SY_TILE; ++lane) {
+      dot[lane] = fmaf(xk, w[k][lane], dot[lane]);
+    }
+  }
+}
+
+static void dot_w4a16(const uint8_t *tile, const struct operand *x, int rows, int64_t begin,
+                      int64_t end, float (*sum)[SY_TILE]) {
+  for (int64_t b = begin; b < end; ++b) {
+    float w[SY_BLOCK][SY_TILE];
+    float w_scale[SY_TILE];
+    float dot[SY_TILE];
+    decode_fp4_floats(tile + b * SY_FP4_BLOCK_BYTES, w);
+    decode_scales(tile + b * SY_FP4_BLOCK_BYTES, w_scale);
+    for (int r = 0; r < rows; ++r) {
+      dot_block(x->data[r] + b * SY_BLOCK * 2, (const float(*)[SY_TILE])w, dot);
+      for (int lane = 0; lane < SY_TILE; ++lane) {
+        sum[r][lane] = fmaf(dot[lane], w_scale[lane], sum[r][lane]);
+      }
+    }
+  }
+}
+
+static void dot_bf16(const uint8_t *tile, const struct operand *x, int rows, int64_t begin,
+                     int64_t end, float (*sum)[SY_TILE]) {
+  for (int64_t b = begin; b < end; ++b) {
+    float w[SY_BLOCK][SY_TILE];
+    float dot[SY_TILE];
+    decode_bf16(tile + b * SY_BF16_BLOCK_BYTES, w);
+    for (int r = 0; r < rows; ++r) {
+      dot_block(x->data[r] + b * SY_BLOCK * 2, (const float(*)[SY_TILE])w, dot);
+      for (int lane = 0; lane < SY_TILE; ++lane) {
+        sum[r][lane] += dot[lane];
+      }
+    }
+  }
+}
+
+static void dot(sy_mode mode, const uint8_t *tile, const struct operand *x, int rows, int64_t begin,
+                int64_t end, float (*sum)[SY_TILE]) {
+  memset(sum, 0, (size_t)rows * sizeof sum[0]);
+  switch (mode) {
+  case SY_MODE_W4A4:
+    dot_w4a4(tile, x, rows, begin, end, sum);
+    break;
+  case SY_MODE_W4A16:
+    dot_w4a16(tile, x, rows, begin, end, sum);
+    break;
+  case SY_MODE_BF16:
+    dot_bf16(tile, x, rows, begin, end, sum);
+    break;
+  }
+}
+
+/* ---- FC1 ----------------------------------------------------------------------------------------
+ */
+
+/* Everything that stays the same while one expert is computed. */
+struct expert {
+  const struct sy_stage_env *env;
+  const struct sy_experts_args *args;
+  struct sy_expert_layout layout;
+  const uint8_t *data;
+  const float *globals;
+  int32_t begin, end; /* its routed rows */
+};
+
+static const float *bias_of(const struct expert *e, enum sy_projection p) {
+  return (const float *)(const void *)(e->data + e->layout.bias[p]);
+}
+
+/* The received row behind a routed row. */
+static const uint8_t *source_row(const struct expert *e, int32_t routed_row) {
+  const struct sy_routed *routed = e->args->routed;
+  return routed->received_row[routed->routed_source[routed_row]];
+}
+
+static struct operand received_operand(const struct expert *e, int32_t first, int rows) {
+  struct operand x;
+  for (int r = 0; r < rows; ++r) {
+    x.data[r] = source_row(e, first + r);
+    x.scales[r] = x.data[r] + e->env->wire_row.scales;
+  }
+  return x;
+}
+
+/* out[row][column of the slice] = FC1 sums of one projection, global scales and bias applied. */
+static void fc1_projection(const struct expert *e, enum sy_projection p, int64_t column,
+                           int columns, const struct operand *x, int32_t first, int rows,
+                           float (*out)[SLICE]) {
+  const int64_t blocks = e->env->hidden / SY_BLOCK;
+  const int within_pair = e->layout.fc1_projections == 2 && p == SY_UP ? 1 : 0;
+  for (int c = 0; c < columns; c += SY_TILE) {
+    const int64_t tile = (column + c) / SY_TILE * e->layout.fc1_projections + within_pair;
+    float sum[ROWS][SY_TILE];
+    dot(e->env->mode, e->data + e->layout.fc1 + (size_t)tile * e->layout.fc1_tile_bytes, x, rows, 0,
+        blocks, sum);
+    for (int r = 0; r < rows; ++r) {
+      float scale = e->globals[p];
+      float sum_scale = 1.0f;
+      if (e->env->mode == SY_MODE_W4A4) {
+        float row_global;
+        memcpy(&row_global, source_row(e, first + r) + e->env->wire_row.global, sizeof row_global);
+        scale = row_global * scale;
+        sum_scale = 0.25f;
+      }
+      for (int lane = 0; lane < SY_TILE; ++lane) {
+        const float y = (sum_scale * sum[r][lane]) * scale;
+        out[r][c + lane] = e->env->has_bias ? y + bias_of(e, p)[column + c + lane] : y;
+      }
+    }
+  }
+}
+
+static void store_trace(const struct expert *e, int64_t column, int columns, int32_t routed_row,
+                        const float *gate, const float *up) {
+  if (e->args->fc1_trace != NULL) {
+    float *trace = e->args->fc1_trace + (int64_t)routed_row * 2 * e->env->intermediate + column;
+    memcpy(trace, gate, (size_t)columns * sizeof *gate);
+    memcpy(trace + e->env->intermediate, up, (size_t)columns * sizeof *up);
+  }
+}
+
+/* One slice of one row's intermediate: NVFP4 with a global scale of its own, or BF16. */
+static void store_intermediate(const struct expert *e, int64_t column, int columns,
+                               int32_t routed_row, const float *values) {
+  const struct sy_stage_env *env = e->env;
+  const struct sy_experts_args *args = e->args;
+  uint8_t *row = args->intermediate +
+                 (size_t)routed_row * sy_intermediate_row_bytes(env->mode, env->intermediate);
+  if (env->mode == SY_MODE_W4A4) {
+    const int64_t slices = (env->intermediate + SLICE - 1) / SLICE;
+    args->intermediate_global[routed_row * slices + column / SLICE] = sy_nvfp4_quantise(
+        values, columns, row + column / 2,
+        args->intermediate_scales + (routed_row * env->intermediate + column) / SY_BLOCK);
+    return;
+  }
+  uint16_t *out = (uint16_t *)(void *)row + column;
+  for (int c = 0; c < columns; ++c) {
+    out[c] = sy_f32_to_bf16(values[c]);
+  }
+}
+
+static void fc1_unit(const struct expert *e, int64_t slice) {
+  const struct sy_stage_env *env = e->env;
+  const int64_t column = slice * SLICE;
+  const int columns = min_int(SLICE, env->intermediate - column);
+  const bool gated = sy_is_gated(env->activation);
+  float gate[ROWS][SLICE];
+  float up[ROWS][SLICE];
+  memset(gate, 0, sizeof gate);
+  for (int32_t first = e->begin; first < e->end; first += ROWS) {
+    const int rows = min_int(ROWS, e->end - first);
+    const struct operand x = received_operand(e, first, rows);
+    if (gated) {
+      fc1_projection(e, SY_GATE, column, columns, &x, first, rows, gate);
+    }
+    fc1_projection(e, SY_UP, column, columns, &x, first, rows, up);
+    for (int r = 0; r < rows; ++r) {
+      store_trace(e, column, columns, first + r, gate[r], up[r]);
+      float values[SLICE];
+      for (int c = 0; c < columns; ++c) {
+        values[c] = sy_activate(env->activation, gate[r][c], up[r][c], env->swiglu_alpha,
+                                env->swiglu_limit);
+      }
+      store_intermediate(e, column, columns, first + r, values);
+    }
+  }
+}
+
+/* ---- FC2 ----------------------------------------------------------------------------------------
+ */
+
+static struct operand intermediate_operand(const struct expert *e, int32_t first, int rows) {
+  const struct sy_stage_env *env = e->env;
+  const size_t row_bytes = sy_intermediate_row_bytes(env->mode, env->intermediate);
+  struct operand x;
+  for (int r = 0; r < rows; ++r) {
+    const size_t row = (size_t)(first + r);
+    x.data[r] = e->args->intermediate + row * row_bytes;
+    x.scales[r] = env->mode != SY_MODE_W4A4
+                      ? NULL
+                      : e->args->intermediate_scales + row * (size_t)env->intermediate / SY_BLOCK;
+  }
+  return x;
+}
+
+/* w4a4: slices ascending, each with the global scale of its row. */
+static void dot_slices(const struct expert *e, const uint8_t *tile, const struct operand *x,
+                       int32_t first, int rows, float (*total)[SY_TILE]) {
+  const int64_t blocks = e->env->intermediate / SY_BLOCK;
+  const int64_t slices = (blocks + SLICE_BLOCKS - 1) / SLICE_BLOCKS;
+  memset(total, 0, (size_t)rows * sizeof total[0]);
+  for (int64_t s = 0; s < slices; ++s) {
+    float sum[ROWS][SY_TILE];
+    const int64_t begin = s * SLICE_BLOCKS;
+    dot(SY_MODE_W4A4, tile, x, rows, begin, begin + min_int(SLICE_BLOCKS, blocks - begin), sum);
+    for (int r = 0; r < rows; ++r) {
+      const float global = e->args->intermediate_global[(first + r) * slices + s];
+      for (int lane = 0; lane < SY_TILE; ++lane) {
+        total[r][lane] += sum[r][lane] * global;
+      }
+    }
+  }
+}
+
+static void fc2_unit(const struct expert *e, int64_t slice) {
+  const struct sy_stage_env *env = e->env;
+  const int64_t column = slice * SLICE;
+  const int columns = min_int(SLICE, env->hidden - column);
+  const bool w4a4 = env->mode == SY_MODE_W4A4;
+  const float sum_scale = w4a4 ? 0.25f : 1.0f;
+  for (int32_t first = e->begin; first < e->end; first += ROWS) {
+    const int rows = min_int(ROWS, e->end - first);
+    const struct operand x = intermediate_operand(e, first, rows);
+    for (int64_t c = column; c < column + columns; c += SY_TILE) {
+      const uint8_t *tile =
+          e->data + e->layout.fc2 + (size_t)(c / SY_TILE) * e->layout.fc2_tile_bytes;
+      float sum[ROWS][SY_TILE];
+      if (w4a4) {
+        dot_slices(e, tile, &x, first, rows, sum);
+      } else {
+        dot(env->mode, tile, &x, rows, 0, env->intermediate / SY_BLOCK, sum);
+      }
+      for (int r = 0; r < rows; ++r) {
+        float *out = e->args->expert_out + (int64_t)(first + r) * env->hidden + c;
+        for (int lane = 0; lane < SY_TILE; ++lane) {
+          const float y = (sum_scale * sum[r][lane]) * e->globals[SY_DOWN];
+          out[lane] = env->has_bias ? y + bias_of(e, SY_DOWN)[c + lane] : y;
+        }
+      }
+    }
+  }
+}
+
+/* ---- Entry --------------------------------------------------------------------------------------
+ */
+
+static struct expert active_expert(const struct sy_stage_env *env,
+                                   const struct sy_experts_args *args, int64_t active) {
+  const int32_t local = args->routed->active_expert[active];
+  const uint8_t *data = args->weights + (size_t)local * args->expert_bytes;
+  return (struct expert){.env = env,
+                         .args = args,
+                         .layout = sy_expert_layout_make(env),
+                         .data = data,
+                         .globals = (const float *)(const void *)data,
+                         .begin = args->routed->expert_offset[local],
+                         .end = args->routed->expert_offset[local + 1]};
+}
+
+sy_status EXPERTS_ENTRY(const struct sy_stage_env *env, const struct sy_experts_args *args) {
+  const int64_t active = args->routed->num_active;
+  const int64_t fc1_slices = (env->intermediate + SLICE - 1) / SLICE;
+  const int64_t fc2_slices = (env->hidden + SLICE - 1) / SLICE;
+#pragma omp parallel num_threads(env->num_threads) if (env->num_threads > 1)
+  {
+#pragma omp for schedule(dynamic)
+    for (int64_t unit = 0; unit < active * fc1_slices; ++unit) {
+      const struct expert e = active_expert(env, args, unit / fc1_slices);
+      fc1_unit(&e, unit % fc1_slices);
+    }
+#pragma omp for schedule(dynamic)
+    for (int64_t unit = 0; unit < active * fc2_slices; ++unit) {
+      const struct expert e = active_expert(env, args, unit / fc2_slices);
+      fc2_unit(&e, unit % fc2_slices);
+    }
+  }
+  return SY_OK;
+}

@@ -1,0 +1,217 @@
+/* One exchange of the step in flight, in either direction: message sizes, headers out, headers in.
+ *
+ * Every rank sends every rank one message per wave and direction, also with no rows and also when
+ * it has found an error: so all ranks see the same faults, and return from the same call alike. */
+#include <stdio.h>
+#include <string.h>
+
+#include "comm/clock.h"
+#include "runtime/internal.h"
+
+static const size_t header_bytes = sizeof(struct sy_wire_header);
+
+static const char *stage_name(enum sy_direction direction) {
+  return direction == SY_DISPATCH ? "dispatch" : "return";
+}
+
+static bool has_fault(const struct sy_step *step) { return step->fault.kind != SY_FAULT_NONE; }
+
+/* ---- Sizes
+ * --------------------------------------------------------------------------------------- */
+
+static size_t message_bytes(int64_t rows, size_t row_bytes) {
+  return header_bytes + (size_t)rows * row_bytes;
+}
+
+/* Rows of this wave that go to rank p. */
+static int64_t dispatch_rows(const struct sy_step *step, int32_t p) {
+  return step->env.gather ? step->wave_tokens
+                          : step->scratch.send_offset[p + 1] - step->scratch.send_offset[p];
+}
+
+/* Used slots in the rows that go to rank p. */
+static int64_t dispatch_slots(const struct sy_step *step, int32_t p) {
+  const struct sy_scratch *s = &step->scratch;
+  const int64_t first = step->env.gather ? 0 : s->send_offset[p];
+  return s->send_slot_offset[first + dispatch_rows(step, p)] - s->send_slot_offset[first];
+}
+
+/* Return rows per dispatched row where each has room for its own. */
+static int64_t back_rows(const struct sy_step *step) {
+  return step->env.per_slot ? step->env.return_slots : 1;
+}
+
+/* Return rows that this rank awaits from rank p. */
+static int64_t awaited_rows(const struct sy_step *step, int32_t p) {
+  const struct sy_dims *d = &step->plan->dims;
+  if (d->exact) {
+    return step->scratch.return_rows[p];
+  }
+  return (d->fixed ? d->wave_tokens : step->wave_tokens) * back_rows(step);
+}
+
+/* Return rows that rank p awaits from this one. */
+static int64_t owed_rows(const sy_group *group, int32_t p) {
+  const struct sy_step *step = &group->step;
+  const struct sy_dims *d = &step->plan->dims;
+  if (d->exact && d->per_slot) {
+    return group->headers[p].detail[0];
+  }
+  return (d->fixed ? d->wave_tokens : group->received_rows[p]) * back_rows(step);
+}
+
+static void set_messages(sy_group *group, enum sy_direction direction) {
+  const struct sy_step *step = &group->step;
+  for (int32_t p = 0; p < group->world; ++p) {
+    struct sy_message_bytes *m = &group->messages[p];
+    if (direction == SY_DISPATCH && has_fault(step)) {
+      *m = (struct sy_message_bytes){.send = header_bytes, .receive_max = header_bytes};
+    } else if (direction == SY_DISPATCH) {
+      const struct sy_dims *d = &step->plan->dims;
+      m->send = message_bytes(d->fixed ? d->wave_tokens : dispatch_rows(step, p), d->row_bytes);
+      m->receive_max = message_bytes(d->wave_tokens, d->row_bytes);
+    } else {
+      group->return_rows[p] = (int32_t)owed_rows(group, p);
+      m->send = message_bytes(group->return_rows[p], step->env.return_row_bytes);
+      m->receive_max = message_bytes(awaited_rows(step, p), step->env.return_row_bytes);
+    }
+  }
+}
+
+sy_status sy_exchange_open(sy_group *group, enum sy_direction direction) {
+  const struct sy_step *step = &group->step;
+  const bool broadcast = direction == SY_DISPATCH && !has_fault(step) && step->env.gather;
+  set_messages(group, direction);
+  const struct sy_transport_ops *ops = group->transport->ops;
+  const sy_status status = ops->open(group->transport, direction, broadcast, group->messages);
+  if (status != SY_OK) {
+    return sy_group_lost(group, status, stage_name(direction));
+  }
+  unsigned char **landing = direction == SY_DISPATCH ? group->send_landing : group->return_landing;
+  for (int32_t p = 0; p < group->world; ++p) {
+    landing[p] = (unsigned char *)ops->landing(group->transport, direction, p) + header_bytes;
+  }
+  return SY_OK;
+}
+
+/* ---- Headers out
+ * --------------------------------------------------------------------------------- */
+
+static struct sy_wire_header make_header(const sy_group *group, enum sy_direction direction,
+                                         int32_t p) {
+  const struct sy_step *step = &group->step;
+  struct sy_wire_header header = {.magic = SY_WIRE_MAGIC,
+                                  .version = SY_WIRE_VERSION,
+                                  .call = (uint16_t)step->call,
+                                  .plan_hash = step->plan != NULL ? step->plan->info.hash : 0,
+                                  .step = group->num_steps,
+                                  .wave = (uint32_t)step->wave};
+  if (has_fault(step)) {
+    header.status = (int16_t)sy_fault_status(&step->fault);
+    header.fault = (uint16_t)step->fault.kind;
+    memcpy(header.detail, step->fault.detail, sizeof header.detail);
+    return header;
+  }
+  header.tokens = (uint32_t)step->io.num_tokens;
+  if (direction == SY_DISPATCH) {
+    header.rows = (uint32_t)dispatch_rows(step, p);
+    header.detail[0] = dispatch_slots(step, p);
+  } else {
+    header.rows = (uint32_t)group->return_rows[p];
+  }
+  return header;
+}
+
+sy_status sy_exchange_send(sy_group *group, enum sy_direction direction) {
+  unsigned char **landing = direction == SY_DISPATCH ? group->send_landing : group->return_landing;
+  for (int32_t p = 0; p < group->world; ++p) {
+    const struct sy_wire_header header = make_header(group, direction, p);
+    memcpy(landing[p] - header_bytes, &header, header_bytes);
+    group->stats.bytes_sent += p != group->rank ? group->messages[p].send : 0;
+  }
+  const sy_status status = group->transport->ops->start(group->transport, direction);
+  return status == SY_OK ? SY_OK : sy_group_lost(group, status, stage_name(direction));
+}
+
+/* ---- Headers in
+ * ---------------------------------------------------------------------------------- */
+
+static bool differs(const sy_group *group, int32_t p) {
+  const struct sy_wire_header *theirs = &group->headers[p];
+  const struct sy_wire_header *mine = &group->headers[group->rank];
+  return theirs->magic != mine->magic || theirs->version != mine->version ||
+         theirs->call != mine->call || theirs->plan_hash != mine->plan_hash ||
+         theirs->step != mine->step || theirs->wave != mine->wave;
+}
+
+/* The header of rank p's message, or zeros (which differ from any header) when there is none: the
+ * message was longer than this rank's plan allows, or too short to be one. */
+static void read_header(sy_group *group, enum sy_direction direction, int32_t p) {
+  size_t bytes;
+  const unsigned char *message =
+      group->transport->ops->received(group->transport, direction, p, &bytes);
+  struct sy_wire_header *header = &group->headers[p];
+  memset(header, 0, header_bytes);
+  if (message == NULL || bytes < header_bytes) {
+    return;
+  }
+  memcpy(header, message, header_bytes);
+  group->stats.bytes_received += p != group->rank ? bytes : 0;
+  if (header->status != SY_OK || group->step.plan == NULL) {
+    return;
+  }
+  const struct sy_dims *d = &group->step.plan->dims;
+  bool right;
+  if (direction == SY_DISPATCH) {
+    const int64_t rows = d->fixed ? d->wave_tokens : (int64_t)header->rows;
+    const int64_t most_slots = (int64_t)header->rows * group->step.env.slots_per_row;
+    right = header->rows <= d->wave_tokens && header->tokens <= group->step.plan->desc.max_tokens &&
+            header->detail[0] >= 0 && header->detail[0] <= most_slots &&
+            bytes == message_bytes(rows, d->row_bytes);
+    group->received[p] = message + header_bytes;
+    group->received_rows[p] = (int32_t)header->rows;
+  } else {
+    right = (int64_t)header->rows == awaited_rows(&group->step, p) &&
+            bytes == group->messages[p].receive_max;
+    group->returned[p] = message + header_bytes;
+  }
+  if (!right) {
+    memset(header, 0, header_bytes);
+  }
+}
+
+/* The fault of the lowest rank that has one: the same on all ranks. */
+static sy_status report_fault(sy_group *group) {
+  for (int32_t p = 0; p < group->world; ++p) {
+    const struct sy_wire_header *header = &group->headers[p];
+    if (header->magic == SY_WIRE_MAGIC && header->status != SY_OK) {
+      struct sy_fault fault = {.kind = (enum sy_fault_kind)header->fault};
+      char text[SY_ERROR_TEXT_BYTES];
+      memcpy(fault.detail, header->detail, sizeof fault.detail);
+      sy_fault_text(&fault, text, sizeof text);
+      return sy_group_fail(group, (sy_status)header->status, "rank %d: %s", (int)p, text);
+    }
+  }
+  return SY_OK;
+}
+
+sy_status sy_exchange_receive(sy_group *group, enum sy_direction direction) {
+  const int64_t deadline_ns = sy_clock_ns() + (int64_t)group->desc.timeout_ms * 1000000;
+  const sy_status status = group->transport->ops->wait(group->transport, direction, deadline_ns);
+  if (status != SY_OK) {
+    return sy_group_lost(group, status, stage_name(direction));
+  }
+  for (int32_t p = 0; p < group->world; ++p) {
+    read_header(group, direction, p);
+  }
+  SY_TRY(report_fault(group));
+  char ranks[256];
+  if (sy_group_name_ranks(group, differs, ranks, sizeof ranks) > 0) {
+    return sy_group_fail(group, SY_ERR_MISMATCH,
+                         "%s of step %llu: rank %d and %s disagree about the call, the plan or the "
+                         "sizes of messages",
+                         stage_name(direction), (unsigned long long)group->num_steps,
+                         (int)group->rank, ranks);
+  }
+  return SY_OK;
+}

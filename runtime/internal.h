@@ -1,0 +1,135 @@
+/* The structs behind the handles, for the files of runtime/ only. */
+#ifndef SY_RUNTIME_INTERNAL_H
+#define SY_RUNTIME_INTERNAL_H
+
+#include <stdbool.h>
+
+#include "comm/transport.h"
+#include "kernels/kernels.h"
+#include "runtime/fault.h"
+#include "runtime/layout.h"
+#include "runtime/status.h"
+#include "runtime/switchyard.h"
+
+/* A description whose struct_size is at least that of this version can be read as one. */
+#define SY_DESC_OK(desc) ((desc) != NULL && (desc)->struct_size >= sizeof *(desc))
+
+/* A shape that has been checked, with its placement resolved for a world. Owns the tables. */
+struct sy_model {
+  sy_shape shape; /* expert_rank and expert_local point to the tables below */
+  int32_t world;
+  int32_t *expert_rank;  /* [num_experts] */
+  int32_t *expert_local; /* [num_experts] */
+  int32_t *rank_experts; /* [world] E_local of each rank */
+  int32_t max_local_experts;
+  uint64_t hash; /* of all of it */
+};
+
+/* Checks the shape and resolves its placement; release frees the tables (of a zeroed struct too).
+ */
+sy_status sy_model_resolve(const sy_shape *shape, int32_t world, struct sy_model *model_out);
+void sy_model_release(struct sy_model *model);
+
+/* FNV-1a, 64 bits. */
+#define SY_HASH_SEED UINT64_C(14695981039346656037)
+uint64_t sy_hash(uint64_t hash, const void *data, size_t bytes);
+
+struct sy_plan {
+  struct sy_model model;
+  sy_plan_desc desc; /* strategy is resolved; shape points to model.shape */
+  struct sy_dims dims;
+  sy_plan_info info;
+  struct sy_arena_bytes arenas;
+};
+
+struct sy_layer {
+  sy_group *group;
+  struct sy_model model;
+  struct sy_stage_env env; /* what depends on the layer alone; a forward adds what a plan fixes */
+  int32_t *global_expert;  /* [local_experts] */
+  unsigned char *loaded;   /* [local_experts] */
+  uint64_t *load_counts;   /* [local_experts] */
+  unsigned char *active;   /* [local_experts] had a routed row in this wave */
+  unsigned char *weights;  /* [local_experts] of expert_bytes */
+  size_t expert_bytes;
+};
+
+/* Where the forward in flight stands; the public halves move it on by one. */
+enum sy_phase { SY_IDLE, SY_DISPATCHING, SY_DISPATCHED, SY_COMPUTED, SY_RETURNING };
+
+/* The forward in flight. io has its strides filled in. */
+struct sy_step {
+  enum sy_phase phase;
+  enum sy_wire_call call;
+  sy_layer *layer;
+  const sy_plan *plan;
+  sy_io io;
+  struct sy_stage_env env;
+  void *scratch_base;
+  struct sy_scratch scratch;
+  struct sy_fault fault; /* this rank's own error, told to all ranks in its headers */
+  int64_t wave;
+  int64_t num_waves;
+  int64_t wave_begin;  /* first token of this wave */
+  int64_t wave_tokens; /* tokens of this rank in this wave */
+};
+
+struct sy_group {
+  struct sy_transport *transport;
+  const struct sy_kernels *kernels;
+  sy_group_desc desc;
+  int32_t rank;
+  int32_t world;
+  int32_t num_layers;
+  bool dead;
+  uint64_t num_steps;
+  struct sy_arena_bytes arenas; /* reserved */
+  void *scratch;                /* reserved, or NULL */
+  size_t scratch_bytes;
+  sy_stats stats;
+  struct sy_step step;
+  char error[SY_ERROR_TEXT_BYTES];
+
+  /* One entry per rank, for the wave in flight. */
+  struct sy_message_bytes *messages;
+  unsigned char **send_landing;   /* first row of the message to each rank */
+  unsigned char **return_landing; /* first return row to each rank */
+  const unsigned char **received; /* first row of the message from each rank */
+  int32_t *received_rows;
+  int32_t *return_rows;           /* return rows that go to each rank */
+  const unsigned char **returned; /* first return row from each rank */
+  struct sy_wire_header *headers; /* from each rank */
+};
+
+/* Everything that can be wrong with a call and is known before anything is sent, into step->fault.
+ * Fills in step->io, env and scratch of a call that is right. */
+void sy_check_call(sy_group *group, const sy_io *io, void *scratch, size_t scratch_bytes,
+                   void *stream);
+
+/* One exchange of the step in flight (exchange.c). open: sizes known, messages[] filled. send:
+ * writes the headers and starts. receive: waits, checks every header, and fills received[] or
+ * returned[]. */
+sy_status sy_exchange_open(sy_group *group, enum sy_direction direction);
+sy_status sy_exchange_send(sy_group *group, enum sy_direction direction);
+sy_status sy_exchange_receive(sy_group *group, enum sy_direction direction);
+
+/* A group over a transport, which it owns from success on. */
+SY_API sy_status sy_group_create_transport(const sy_group_desc *desc,
+                                           struct sy_transport *transport, sy_group **group_out);
+
+/* ARGUMENT for NULL; PEER, with the text of the loss left in place, when the group is dead. */
+sy_status sy_group_check_alive(sy_group *group);
+
+/* Writes "rank 2, 5" for the ranks that is_named picks, cut to bytes; returns how many. */
+size_t sy_group_name_ranks(const sy_group *group, bool (*is_named)(const sy_group *, int32_t),
+                           char *text, size_t bytes);
+
+/* The group is dead; status is PEER or TRANSPORT. Names the ranks not heard from. */
+sy_status sy_group_lost(sy_group *group, sy_status status, const char *what);
+
+/* For runtime/checkpoint: the layer's shape, and the group's progress callback. */
+const sy_shape *sy_layer_shape(const sy_layer *layer);
+void sy_layer_report_progress(sy_layer *layer, const char *what, uint64_t done_bytes,
+                              uint64_t total_bytes);
+
+#endif

@@ -1,0 +1,182 @@
+/* A layer: this rank's experts, quantised and prepacked. */
+#include <string.h>
+
+#include "runtime/internal.h"
+#include "runtime/memory.h"
+
+static struct sy_stage_env layer_env(const sy_group *group, const struct sy_model *model) {
+  const sy_shape *shape = &model->shape;
+  return (struct sy_stage_env){.hidden = shape->hidden,
+                               .intermediate = shape->intermediate,
+                               .num_experts = shape->num_experts,
+                               .top_k = shape->top_k,
+                               .world = group->world,
+                               .rank = group->rank,
+                               .local_experts = model->rank_experts[group->rank],
+                               .mode = shape->mode,
+                               .activation = shape->activation,
+                               .swiglu_alpha = shape->swiglu_alpha,
+                               .swiglu_limit = shape->swiglu_limit,
+                               .has_bias = shape->has_bias != 0,
+                               .expert_rank = model->expert_rank,
+                               .expert_local = model->expert_local,
+                               .num_threads = group->desc.num_threads};
+}
+
+static sy_status allocate(sy_layer *layer) {
+  const size_t experts = (size_t)layer->env.local_experts;
+  layer->expert_bytes = layer->group->kernels->expert_bytes(&layer->env);
+  if (experts > 0 && layer->expert_bytes > SIZE_MAX / experts) {
+    return sy_fail(SY_ERR_OVERFLOW, "%zu experts of %zu bytes exceed SIZE_MAX", experts,
+                   layer->expert_bytes);
+  }
+  layer->global_expert = sy_alloc(experts * sizeof *layer->global_expert);
+  layer->loaded = sy_alloc(experts);
+  layer->load_counts = sy_alloc(experts * sizeof *layer->load_counts);
+  layer->active = sy_alloc(experts);
+  layer->weights = sy_alloc(experts * layer->expert_bytes);
+  if (layer->global_expert == NULL || layer->loaded == NULL || layer->load_counts == NULL ||
+      layer->active == NULL || layer->weights == NULL) {
+    return sy_fail(SY_ERR_MEMORY, "%zu bytes for the weights of %zu experts cannot be allocated",
+                   experts * layer->expert_bytes, experts);
+  }
+  memset(layer->loaded, 0, experts);
+  memset(layer->load_counts, 0, experts * sizeof *layer->load_counts);
+  for (int32_t e = 0; e < layer->env.num_experts; ++e) {
+    if (layer->model.expert_rank[e] == layer->group->rank) {
+      layer->global_expert[layer->model.expert_local[e]] = e;
+    }
+  }
+  return SY_OK;
+}
+
+sy_status sy_layer_create(sy_group *group, const sy_shape *shape, sy_layer **layer_out) {
+  if (group == NULL) {
+    return sy_fail(SY_ERR_ARGUMENT, "group is NULL");
+  }
+  sy_layer *layer = sy_alloc(sizeof *layer);
+  if (layer == NULL) {
+    return sy_group_fail(group, SY_ERR_MEMORY, "%zu bytes for a layer cannot be allocated",
+                         sizeof *layer);
+  }
+  memset(layer, 0, sizeof *layer);
+  layer->group = group;
+  ++group->num_layers;
+  sy_status status = sy_model_resolve(shape, group->world, &layer->model);
+  if (status == SY_OK) {
+    layer->env = layer_env(group, &layer->model);
+    status = allocate(layer);
+  }
+  if (status != SY_OK) {
+    sy_layer_destroy(layer);
+    return sy_group_fail(group, status, "%s", sy_last_error(NULL));
+  }
+  *layer_out = layer;
+  return SY_OK;
+}
+
+void sy_layer_destroy(sy_layer *layer) {
+  if (layer != NULL) {
+    --layer->group->num_layers;
+    sy_free(layer->global_expert);
+    sy_free(layer->loaded);
+    sy_free(layer->load_counts);
+    sy_free(layer->active);
+    sy_free(layer->weights);
+    sy_model_release(&layer->model);
+    sy_free(layer);
+  }
+}
+
+/* Exactly the pointers that the shape asks for. */
+static sy_status check_weights(const sy_layer *layer, const sy_expert_weights *weights) {
+  const bool gated = layer->env.activation != SY_ACTIVATION_RELU2;
+  const bool bias = layer->env.has_bias;
+  const struct {
+    const char *name;
+    const void *pointer;
+    bool wanted;
+  } fields[] = {
+      {"gate", weights->gate, gated},      {"up", weights->up, true},
+      {"down", weights->down, true},       {"gate_bias", weights->gate_bias, bias && gated},
+      {"up_bias", weights->up_bias, bias}, {"down_bias", weights->down_bias, bias}};
+  for (size_t i = 0; i < sizeof fields / sizeof fields[0]; ++i) {
+    if ((fields[i].pointer != NULL) != fields[i].wanted) {
+      return sy_fail(SY_ERR_ARGUMENT, "weights.%s is %s NULL, but the layer's shape wants it %s",
+                     fields[i].name, fields[i].pointer == NULL ? "" : "not",
+                     fields[i].wanted ? "given" : "left out");
+    }
+  }
+  if (weights->dtype != SY_DTYPE_BF16 && weights->dtype != SY_DTYPE_F32) {
+    return sy_fail(SY_ERR_ARGUMENT, "weights.dtype is %d; allowed: 0 (bf16), 1 (f32)",
+                   (int)weights->dtype);
+  }
+  return SY_OK;
+}
+
+/* Errors are the thread's (sy_last_error(NULL)): experts may load concurrently. */
+sy_status sy_layer_load_expert(sy_layer *layer, int32_t local_expert,
+                               const sy_expert_weights *weights) {
+  if (layer == NULL || !SY_DESC_OK(weights)) {
+    return sy_fail(SY_ERR_ARGUMENT,
+                   "layer is NULL, or weights not initialised with SY_EXPERT_WEIGHTS_INIT");
+  }
+  if (local_expert < 0 || local_expert >= layer->env.local_experts) {
+    return sy_fail(SY_ERR_ARGUMENT, "local expert is %d; rank %d owns %d experts",
+                   (int)local_expert, (int)layer->env.rank, (int)layer->env.local_experts);
+  }
+  SY_TRY(check_weights(layer, weights));
+  struct sy_bad_weight bad;
+  layer->loaded[local_expert] = 0;
+  const sy_status status = layer->group->kernels->load_expert(
+      &layer->env, weights, layer->weights + (size_t)local_expert * layer->expert_bytes, &bad);
+  if (status != SY_OK) {
+    return sy_fail(status, "expert %d: %s[%lld, %lld] is %g; weights must be finite",
+                   (int)layer->global_expert[local_expert], bad.projection, (long long)bad.row,
+                   (long long)bad.column, (double)bad.value);
+  }
+  layer->loaded[local_expert] = 1;
+  return SY_OK;
+}
+
+int32_t sy_layer_num_local_experts(const sy_layer *layer) { return layer->env.local_experts; }
+
+int32_t sy_layer_global_expert(const sy_layer *layer, int32_t local_expert) {
+  return local_expert >= 0 && local_expert < layer->env.local_experts
+             ? layer->global_expert[local_expert]
+             : -1;
+}
+
+size_t sy_layer_weight_bytes(const sy_layer *layer) {
+  return (size_t)layer->env.local_experts * layer->expert_bytes;
+}
+
+sy_status sy_layer_load_counts(sy_layer *layer, int32_t reset, uint64_t *counts_out,
+                               size_t capacity, size_t *count_out) {
+  if (layer == NULL || count_out == NULL || (counts_out == NULL && capacity > 0)) {
+    return sy_fail(SY_ERR_ARGUMENT, "layer, counts_out or count_out is NULL");
+  }
+  const size_t count = (size_t)layer->env.local_experts;
+  *count_out = count;
+  if (capacity < count) {
+    return sy_group_fail(layer->group, SY_ERR_TOO_SMALL,
+                         "capacity is %zu; the rank owns %zu experts", capacity, count);
+  }
+  if (count > 0) {
+    memcpy(counts_out, layer->load_counts, count * sizeof *counts_out);
+    if (reset != 0) {
+      memset(layer->load_counts, 0, count * sizeof *counts_out);
+    }
+  }
+  return SY_OK;
+}
+
+const sy_shape *sy_layer_shape(const sy_layer *layer) { return &layer->model.shape; }
+
+void sy_layer_report_progress(sy_layer *layer, const char *what, uint64_t done_bytes,
+                              uint64_t total_bytes) {
+  const sy_group_desc *desc = &layer->group->desc;
+  if (desc->progress != NULL) {
+    desc->progress(desc->user, what, done_bytes, total_bytes);
+  }
+}
