@@ -1,0 +1,32 @@
+/* The sizes of a Qwen3-MoE model, from its config.json. */
+#ifndef LM_CONFIG_H
+#define LM_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <switchyard_checkpoint.h>
+
+#include "team.h"
+
+#define LM_VOCABULARY 256 /* tokens are bytes */
+
+struct lm_config {
+  int32_t hidden;
+  int32_t num_layers;
+  int32_t num_heads;
+  int32_t num_kv_heads; /* divides num_heads: so many heads share a key and value head */
+  int32_t head_dim;
+  int32_t num_experts;
+  int32_t top_k;
+  int32_t max_positions;
+  float rms_norm_eps;
+  double rope_theta;
+  bool norm_topk_prob;
+  bool tie_word_embeddings;
+  sy_shape shape; /* of the MoE layers, in the mode asked for */
+};
+
+enum lm_exit lm_config_read(struct lm_team *team, const sy_checkpoint *checkpoint, sy_mode mode,
+                            struct lm_config *config_out);
+
+#endif

@@ -1,0 +1,28 @@
+/* Where each rank's work and time went. */
+#ifndef LM_REPORT_H
+#define LM_REPORT_H
+
+#include <jansson.h>
+#include <stdio.h>
+#include <switchyard.h>
+
+#include "team.h"
+
+struct lm_report {
+  sy_stats *ranks; /* [world] on rank 0, NULL elsewhere */
+  int32_t world;
+};
+
+/* Brings every rank's counters to rank 0. Collective. The report can be destroyed whether this
+ * succeeds or not. */
+enum lm_exit lm_report_gather(struct lm_report *report, struct lm_team *team, sy_group *group);
+void lm_report_destroy(struct lm_report *report);
+
+/* On rank 0. */
+void lm_report_print(const struct lm_report *report, FILE *file);
+json_t *lm_report_json(const struct lm_report *report); /* an array, one object per rank */
+
+/* Prints an object on standard output and releases it. */
+enum lm_exit lm_print_json(struct lm_team *team, json_t *object);
+
+#endif

@@ -1,0 +1,60 @@
+#include "session.h"
+
+#include <switchyard_mpi.h>
+
+static enum lm_exit create_group(struct lm_session *session) {
+  sy_group_desc desc = SY_GROUP_DESC_INIT;
+  desc.timeout_ms = session->team->timeout_ms;
+  desc.load_timeout_ms = LM_LOAD_TIMEOUT_MS;
+  desc.num_threads = session->team->threads;
+  desc.progress = lm_progress_callback;
+  desc.user = &session->model.loading;
+  const sy_status status = sy_group_create_mpi(session->team->comm, &desc, &session->group);
+  return status == SY_OK ? LM_OK
+                         : lm_fail_status(session->team, status, LM_OTHER, "creating the group");
+}
+
+enum lm_exit lm_session_open(struct lm_session *session) {
+  struct lm_team *team = session->team;
+  const struct lm_options *options = session->options;
+  enum lm_exit code = lm_team_agree(team, create_group(session));
+  if (code == LM_OK) {
+    code = lm_team_agree(
+        team, lm_model_load(team, session->group, options->model, options->quant, &session->model));
+  }
+  return code;
+}
+
+void lm_session_close(struct lm_session *session) {
+  lm_model_destroy(&session->model);
+  sy_group_destroy(session->group);
+}
+
+enum lm_exit lm_session_plan(struct lm_session *session, int64_t max_tokens, sy_plan **plan_out) {
+  const struct lm_options *options = session->options;
+  sy_plan_desc desc = SY_PLAN_DESC_INIT;
+  desc.shape = &session->model.config.shape;
+  desc.world = session->team->world;
+  desc.rank = session->team->rank;
+  desc.max_tokens = max_tokens;
+  desc.wave_tokens = options->wave_tokens;
+  desc.chunk_rows = options->chunk_rows;
+  desc.strategy = options->strategy;
+  desc.combine = options->combine;
+  const sy_status status = sy_plan_create(&desc, plan_out);
+  return status == SY_OK ? LM_OK
+                         : lm_fail_status(session->team, status, LM_USAGE, "planning the exchange");
+}
+
+enum lm_exit lm_session_reserve(struct lm_session *session, const sy_plan *plan) {
+  const sy_status status = sy_group_reserve(session->group, plan, 1);
+  return status == SY_OK
+             ? LM_OK
+             : lm_fail_status(session->team, status, LM_OTHER, "making room for the exchange");
+}
+
+sy_strategy lm_plan_strategy(const sy_plan *plan) {
+  sy_plan_info info = SY_PLAN_INFO_INIT;
+  sy_plan_query(plan, &info);
+  return info.strategy;
+}

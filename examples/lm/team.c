@@ -1,0 +1,231 @@
+#define _GNU_SOURCE /* sched_getaffinity */
+#include "team.h"
+
+#include <limits.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { TAG_TO_ROOT = 1, TAG_FROM_ROOT = 2 };
+
+double lm_seconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* This rank's share of the cores that the ranks of its host may use together, and no more than it
+ * may use itself. */
+static int32_t share_of_cores(MPI_Comm comm) {
+  cpu_set_t mine, all;
+  CPU_ZERO(&mine);
+  CPU_ZERO(&all);
+  if (sched_getaffinity(0, sizeof mine, &mine) != 0) {
+    CPU_SET(0, &mine);
+  }
+  MPI_Comm host;
+  int ranks = 1;
+  MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host);
+  MPI_Comm_size(host, &ranks);
+  MPI_Allreduce(&mine, &all, (int)sizeof mine, MPI_BYTE, MPI_BOR, host);
+  MPI_Comm_free(&host);
+  const int share = CPU_COUNT(&all) / ranks;
+  const int own = CPU_COUNT(&mine);
+  const int threads = share < own ? share : own;
+  return threads < 1 ? 1 : threads;
+}
+
+enum lm_exit lm_team_join(struct lm_team *team, int *argc, char ***argv) {
+  *team = (struct lm_team){.timeout_ms = LM_TIMEOUT_MS};
+  int level;
+  MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &level);
+  MPI_Comm_dup(MPI_COMM_WORLD, &team->comm);
+  MPI_Comm_rank(team->comm, &team->rank);
+  MPI_Comm_size(team->comm, &team->world);
+  team->threads = share_of_cores(team->comm);
+  MPI_Comm_set_errhandler(team->comm, MPI_ERRORS_RETURN);
+  team->requests = malloc((size_t)team->world * sizeof *team->requests);
+  if (team->requests == NULL) {
+    team->dead = true; /* without requests this rank cannot take part in anything */
+    return lm_fail(team, LM_OTHER, "out of memory for %d requests", team->world);
+  }
+  return LM_OK;
+}
+
+int lm_team_leave(struct lm_team *team, enum lm_exit code) {
+  free(team->requests);
+  MPI_Comm_free(&team->comm);
+  MPI_Finalize();
+  return (int)code;
+}
+
+enum lm_exit lm_fail(struct lm_team *team, enum lm_exit code, const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(team->text, sizeof team->text, format, arguments);
+  va_end(arguments);
+  return code;
+}
+
+enum lm_exit lm_fail_status(struct lm_team *team, sy_status status, enum lm_exit bad_call,
+                            const char *what) {
+  const char *sentence = sy_last_error(NULL);
+  if (sentence[0] == '\0') {
+    sentence = sy_status_text(status);
+  }
+  enum lm_exit code = LM_OTHER;
+  if (status >= SY_ERR_PEER) {
+    team->dead = true;
+    code = status == SY_ERR_INTERNAL ? LM_OTHER : LM_PEER;
+  } else if (status == SY_ERR_MISMATCH) {
+    code = LM_PEER;
+  } else if (status == SY_ERR_IO || status == SY_ERR_FORMAT) {
+    code = LM_INPUT;
+  } else if (status != SY_ERR_MEMORY) {
+    code = bad_call;
+  }
+  return lm_fail(team, code, "%s: %s", what, sentence);
+}
+
+/* Names the peers whose requests are still open. */
+static enum lm_exit fail_missing(struct lm_team *team, const char *what, int32_t timeout_ms) {
+  char ranks[256] = "";
+  size_t used = 0;
+  for (int32_t peer = 0; peer < team->world && used + 16 < sizeof ranks; ++peer) {
+    int done = 1;
+    MPI_Test(&team->requests[peer], &done, MPI_STATUS_IGNORE);
+    if (!done) {
+      used += (size_t)snprintf(ranks + used, sizeof ranks - used, " %d", peer);
+    }
+  }
+  team->dead = true;
+  return lm_fail(team, LM_PEER, "%s: not heard within %d ms from rank%s", what, timeout_ms, ranks);
+}
+
+/* Until every request is complete, one per peer; then all are MPI_REQUEST_NULL. */
+static enum lm_exit complete(struct lm_team *team, const char *what, int32_t timeout_ms) {
+  const double deadline = lm_seconds() + 1e-3 * timeout_ms;
+  for (;;) {
+    int done = 0;
+    if (MPI_Testall(team->world, team->requests, &done, MPI_STATUSES_IGNORE) != MPI_SUCCESS) {
+      team->dead = true;
+      return lm_fail(team, LM_PEER, "%s: MPI reports that a message failed", what);
+    }
+    if (done) {
+      return LM_OK;
+    }
+    if (lm_seconds() > deadline) {
+      return fail_missing(team, what, timeout_ms);
+    }
+    sched_yield();
+  }
+}
+
+static enum lm_exit gather(struct lm_team *team, const void *mine, size_t bytes, void *all,
+                           int32_t timeout_ms) {
+  const int count = (int)bytes;
+  for (int32_t peer = 0; peer < team->world; ++peer) {
+    team->requests[peer] = MPI_REQUEST_NULL;
+    if (team->rank == 0 && peer != 0) {
+      MPI_Irecv((char *)all + (size_t)peer * bytes, count, MPI_BYTE, peer, TAG_TO_ROOT, team->comm,
+                &team->requests[peer]);
+    }
+  }
+  if (team->rank == 0) {
+    memcpy(all, mine, bytes);
+  } else {
+    MPI_Isend(mine, count, MPI_BYTE, 0, TAG_TO_ROOT, team->comm, &team->requests[0]);
+  }
+  return complete(team, "gathering on rank 0", timeout_ms);
+}
+
+static enum lm_exit broadcast(struct lm_team *team, void *buffer, size_t bytes,
+                              int32_t timeout_ms) {
+  const int count = (int)bytes;
+  for (int32_t peer = 0; peer < team->world; ++peer) {
+    team->requests[peer] = MPI_REQUEST_NULL;
+    if (team->rank == 0 && peer != 0) {
+      MPI_Isend(buffer, count, MPI_BYTE, peer, TAG_FROM_ROOT, team->comm, &team->requests[peer]);
+    }
+  }
+  if (team->rank != 0) {
+    MPI_Irecv(buffer, count, MPI_BYTE, 0, TAG_FROM_ROOT, team->comm, &team->requests[0]);
+  }
+  return complete(team, "hearing from rank 0", timeout_ms);
+}
+
+enum lm_exit lm_team_gather(struct lm_team *team, const void *mine, size_t bytes, void *all) {
+  if (bytes > INT_MAX) {
+    return lm_fail(team, LM_OTHER, "gathering %zu bytes from a rank: the most is %d", bytes,
+                   INT_MAX);
+  }
+  return gather(team, mine, bytes, all, team->timeout_ms);
+}
+
+struct verdict {
+  int32_t code;
+  uint32_t text_hash; /* FNV-1a: equal sentences are printed once */
+};
+
+static struct verdict verdict_make(const struct lm_team *team, enum lm_exit code) {
+  uint32_t hash = 2166136261u;
+  for (const char *c = team->text; *c != '\0'; ++c) {
+    hash = (hash ^ (unsigned char)*c) * 16777619u;
+  }
+  return (struct verdict){.code = (int32_t)code, .text_hash = code == LM_OK ? 0 : hash};
+}
+
+static _Noreturn void leave_alone(const struct lm_team *team, enum lm_exit code) {
+  fflush(stdout);
+  fprintf(stderr, "lm: rank %d: %s\n", team->rank, team->text);
+  _exit((int)code);
+}
+
+static void print_verdict(const struct lm_team *team, const struct verdict *all) {
+  const struct verdict mine = all[team->rank];
+  bool everybody = true;
+  bool said = false;
+  for (int32_t peer = 0; peer < team->world; ++peer) {
+    const bool same = all[peer].code == mine.code && all[peer].text_hash == mine.text_hash;
+    everybody = everybody && same;
+    said = said || (same && peer < team->rank);
+  }
+  if (mine.code == LM_OK || said) {
+    return;
+  }
+  if (everybody) {
+    fprintf(stderr, "lm: %s\n", team->text);
+  } else {
+    fprintf(stderr, "lm: rank %d: %s\n", team->rank, team->text);
+  }
+}
+
+enum lm_exit lm_team_agree(struct lm_team *team, enum lm_exit mine) {
+  if (team->dead) {
+    leave_alone(team, mine);
+  }
+  const size_t bytes = (size_t)team->world * sizeof(struct verdict);
+  struct verdict *all = malloc(bytes);
+  if (all == NULL) {
+    leave_alone(team, lm_fail(team, LM_OTHER, "out of memory for %zu bytes", bytes));
+  }
+  const struct verdict verdict = verdict_make(team, mine);
+  enum lm_exit code = gather(team, &verdict, sizeof verdict, all, LM_LOAD_TIMEOUT_MS);
+  if (code == LM_OK) {
+    code = broadcast(team, all, bytes, LM_LOAD_TIMEOUT_MS);
+  }
+  if (code != LM_OK) {
+    leave_alone(team, code);
+  }
+  print_verdict(team, all);
+  int32_t agreed = LM_OK;
+  for (int32_t peer = 0; peer < team->world && agreed == LM_OK; ++peer) {
+    agreed = all[peer].code;
+  }
+  free(all);
+  return (enum lm_exit)agreed;
+}
