@@ -227,7 +227,7 @@ int main(int argc, char **argv) {
       failures += run_case(c, timeout_s);
     }
   }
-  sy_test_world_end();
+  failures += sy_test_world_end();
   if (num_run < argc - 1 || num_run == 0) {
     fprintf(stderr, "rank %d: %d cases were named, %d of them exist\n", this_rank, argc - 1,
             num_run);
