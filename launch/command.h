@@ -1,0 +1,17 @@
+/* A subcommand: one file, one entry in main.c's table. */
+#ifndef LAUNCH_COMMAND_H
+#define LAUNCH_COMMAND_H
+
+#include "launch/session.h"
+
+struct command {
+  const char *name;
+  const char *summary;
+  /* argv[0] is the subcommand's name. Returns an enum cli_code, after session_agree. */
+  int (*run)(struct session *session, int argc, char **argv);
+};
+
+int plan_command(struct session *session, int argc, char **argv);
+int info_command(struct session *session, int argc, char **argv);
+
+#endif

@@ -1,0 +1,116 @@
+#include "launch/info.h"
+
+#include <jansson.h>
+#include <string.h>
+
+#include "launch/text.h"
+#include "runtime/switchyard.h"
+
+static const char *const cache_names[HOST_CACHE_LEVELS] = {"L1d", "L2", "L3"};
+
+static void print_backends(const struct text_style *style, const struct info_sheet *sheet) {
+  printf("\n%sBackends%s\n", style->bold, style->end);
+  printf("  Kernels    cpu, the only one built in: %s\n", sheet->ranks[0].backend);
+  if (sheet->mpi_library != NULL) {
+    printf("  Exchange   local (one process), mpi (%.*s)\n",
+           (int)strcspn(sheet->mpi_library, ",\n"), sheet->mpi_library);
+  } else {
+    printf("  Exchange   local (one process); built without MPI\n");
+  }
+}
+
+static void print_host(const struct text_style *style, const struct host_facts *host) {
+  char bytes[TEXT_SIZE];
+  printf("\n%sHost %s%s\n", style->bold, host->name, style->end);
+  if (host->processor[0] != '\0') {
+    printf("  Processor  %s\n", host->processor);
+  }
+  printf("  Cores      %d of %d usable here (hardware threads: %s)\n", host->usable_cores,
+         host->cores, host->cpu_list);
+  printf("  Memory     %s in %d NUMA node%s\n", text_bytes(bytes, host->memory_bytes),
+         host->numa_nodes, host->numa_nodes == 1 ? "" : "s");
+  const char *before = "  Caches     ";
+  for (int level = 0; level < HOST_CACHE_LEVELS; ++level) {
+    if (host->caches[level] > 0) {
+      printf("%s%d x %s %s", before, host->caches[level], cache_names[level],
+             text_bytes(bytes, host->cache_bytes[level]));
+      before = ", ";
+    }
+  }
+  printf("%s", before[0] == ',' ? "\n" : "");
+}
+
+static void print_ranks(const struct text_style *style, const struct info_sheet *sheet) {
+  printf("\n%s%d ranks on %d host%s%s\n", style->bold, sheet->world, sheet->num_hosts,
+         sheet->num_hosts == 1 ? "" : "s", style->end);
+  int width = 4;
+  for (int rank = 0; rank < sheet->world; ++rank) {
+    const int length = (int)strlen(sheet->ranks[rank].host.name);
+    width = length > width ? length : width;
+  }
+  printf("%s  rank  %-*s  cores  hardware threads%s\n", style->dim, width, "host", style->end);
+  for (int rank = 0; rank < sheet->world; ++rank) {
+    const struct rank_facts *facts = &sheet->ranks[rank];
+    printf("  %4d  %-*s  %5d  %s\n", rank, width, facts->host.name, facts->host.usable_cores,
+           facts->host.cpu_list);
+  }
+}
+
+void info_print_text(const struct info_sheet *sheet) {
+  const struct text_style style = text_style_of_stdout();
+  printf("%sSwitchyard %s%s\n", style.bold, sy_version(), style.end);
+  print_backends(&style, sheet);
+  print_host(&style, &sheet->ranks[0].host);
+  if (sheet->world > 1) {
+    print_ranks(&style, sheet);
+  }
+}
+
+static json_t *host_json(const struct host_facts *host) {
+  json_t *caches = json_array();
+  for (int level = 0; level < HOST_CACHE_LEVELS; ++level) {
+    if (host->caches[level] > 0) {
+      json_array_append_new(caches, json_pack("{s:s, s:i, s:I}", "name", cache_names[level],
+                                              "count", host->caches[level], "bytes",
+                                              (json_int_t)host->cache_bytes[level]));
+    }
+  }
+  return json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:s, s:i, s:I, s:o}", "name", host->name,
+                   "processor", host->processor, "cores", host->cores, "hardware_threads",
+                   host->cpus, "usable_cores", host->usable_cores, "usable_hardware_threads",
+                   host->usable_cpus, "usable_list", host->cpu_list, "numa_nodes", host->numa_nodes,
+                   "memory_bytes", (json_int_t)host->memory_bytes, "caches", caches);
+}
+
+static json_t *ranks_json(const struct info_sheet *sheet) {
+  json_t *list = json_array();
+  for (int rank = 0; rank < sheet->world; ++rank) {
+    const struct rank_facts *facts = &sheet->ranks[rank];
+    json_array_append_new(list,
+                          json_pack("{s:i, s:s, s:s, s:i, s:i, s:s}", "rank", rank, "host",
+                                    facts->host.name, "backend", facts->backend, "usable_cores",
+                                    facts->host.usable_cores, "usable_hardware_threads",
+                                    facts->host.usable_cpus, "usable_list", facts->host.cpu_list));
+  }
+  return list;
+}
+
+static json_t *transports_json(const struct info_sheet *sheet) {
+  return sheet->mpi_library == NULL ? json_pack("[s]", "local")
+                                    : json_pack("[s, s]", "local", "mpi");
+}
+
+bool info_print_json(const struct info_sheet *sheet) {
+  json_t *root = json_pack("{s:s, s:[s], s:s, s:o, s:s?, s:o, s:i, s:i, s:o}", "version",
+                           sy_version(), "backends", "cpu", "backend", sheet->ranks[0].backend,
+                           "transports", transports_json(sheet), "mpi_library", sheet->mpi_library,
+                           "host", host_json(&sheet->ranks[0].host), "world", sheet->world, "hosts",
+                           sheet->num_hosts, "ranks", ranks_json(sheet));
+  if (root == NULL) {
+    return false;
+  }
+  json_dumpf(root, stdout, JSON_INDENT(2)); /* main looks at stdout's error state */
+  putchar('\n');
+  json_decref(root);
+  return true;
+}

@@ -1,0 +1,264 @@
+#include <stddef.h>
+#include <string.h>
+
+#include "launch/models.h"
+#include "launch/plan.h"
+
+#define NOT_GIVEN (-1)
+
+const struct option_choice plan_modes[] = {
+    {"w4a4", SY_MODE_W4A4}, {"w4a16", SY_MODE_W4A16}, {"bf16", SY_MODE_BF16}, {NULL, 0}};
+
+const struct option_choice plan_activations[] = {{"swiglu", SY_ACTIVATION_SWIGLU},
+                                                 {"swiglu_clamped", SY_ACTIVATION_SWIGLU_CLAMPED},
+                                                 {"gelu_tanh", SY_ACTIVATION_GELU_TANH},
+                                                 {"relu2", SY_ACTIVATION_RELU2},
+                                                 {NULL, 0}};
+
+const struct option_choice plan_strategies[] = {{"auto", SY_STRATEGY_AUTO},
+                                                {"exact", SY_STRATEGY_EXACT},
+                                                {"fixed", SY_STRATEGY_FIXED},
+                                                {"gather", SY_STRATEGY_GATHER},
+                                                {NULL, 0}};
+
+const struct option_choice plan_combines[] = {
+    {"per_rank", SY_COMBINE_PER_RANK}, {"per_slot", SY_COMBINE_PER_SLOT}, {NULL, 0}};
+
+const struct option_choice plan_dtypes[] = {
+    {"bf16", SY_DTYPE_BF16}, {"f32", SY_DTYPE_F32}, {NULL, 0}};
+
+static const struct option_choice yes_no[] = {{"no", 0}, {"yes", 1}, {NULL, 0}};
+
+enum {
+#define MODEL_INDEX(identifier, ...) MODEL_##identifier,
+  MODELS(MODEL_INDEX)
+#undef MODEL_INDEX
+};
+
+static const struct option_choice model_names[] = {
+#define MODEL_NAME(identifier, name, ...) {name, MODEL_##identifier},
+    MODELS(MODEL_NAME)
+#undef MODEL_NAME
+        {NULL, 0}};
+
+struct layer_numbers {
+  int64_t hidden, intermediate, experts, top_k;
+  int activation, bias;
+};
+
+static const struct layer_numbers model_layers[] = {
+#define MODEL_LAYER(identifier, name, ...) {__VA_ARGS__},
+    MODELS(MODEL_LAYER)
+#undef MODEL_LAYER
+};
+
+/* The options as typed. */
+struct flags {
+  int model;
+  struct layer_numbers layer;
+  int mode, strategy, combine, return_dtype;
+  int64_t rank, max_tokens, wave_tokens, chunk_rows, exchange_budget, scratch_budget;
+  double latency_us, bandwidth_gbs;
+  struct value_list worlds;
+  bool json;
+};
+
+#define MAX_BUDGET (INT64_C(1) << 50)
+
+#define AT(field) .offset = offsetof(struct flags, field)
+#define HEADING(text) \
+  { .kind = OPTION_HEADING, .name = (text) }
+#define INTEGER(flag, field, low, high, text)                                                      \
+  {                                                                                                \
+    .kind = OPTION_INTEGER, .name = (flag), .value = "N", .help = (text), AT(field), .min = (low), \
+    .max = (high)                                                                                  \
+  }
+#define SIZE(flag, field, text)                                                                 \
+  {                                                                                             \
+    .kind = OPTION_INTEGER, .name = (flag), .value = "N", .help = (text), AT(field), .min = 16, \
+    .max = INT64_C(1) << 20, .multiple = 16                                                     \
+  }
+#define BUDGET(flag, field, text)                                                                \
+  {                                                                                              \
+    .kind = OPTION_BYTES, .name = (flag), .value = "BYTES", .help = (text), AT(field), .min = 1, \
+    .max = MAX_BUDGET                                                                            \
+  }
+#define NUMBER(flag, field, low_, high_, text)                                                     \
+  {                                                                                                \
+    .kind = OPTION_NUMBER, .name = (flag), .value = "X", .help = (text), AT(field), .low = (low_), \
+    .high = (high_)                                                                                \
+  }
+#define CHOICE(flag, field, list, text)                                                \
+  {                                                                                    \
+    .kind = OPTION_CHOICE, .name = (flag), .value = "NAME", .help = (text), AT(field), \
+    .choices = (list)                                                                  \
+  }
+
+static const struct option_spec specs[] = {
+    HEADING("The layer: a model, or numbers, which win over a model's"),
+    CHOICE("model", model, model_names, "a known model's layer"),
+    SIZE("hidden", layer.hidden, "columns of a hidden state"),
+    SIZE("intermediate", layer.intermediate, "columns of an expert's intermediate"),
+    INTEGER("experts", layer.experts, 1, 65534, "experts of the layer, on all ranks together"),
+    INTEGER("top-k", layer.top_k, 1, 1024, "experts that a token is routed to"),
+    CHOICE("activation", layer.activation, plan_activations, "between the two projections"),
+    {.kind = OPTION_CHOICE,
+     .name = "bias",
+     .value = "yes|no",
+     .help = "whether every projection has a bias",
+     AT(layer.bias),
+     .choices = yes_no},
+    CHOICE("mode", mode, plan_modes, "formats of weights and activations"),
+    HEADING("The ranks"),
+    {.kind = OPTION_INTEGERS,
+     .name = "world",
+     .value = "LIST",
+     .help = "ranks W; a range doubles and includes its end; several give a line each",
+     AT(worlds),
+     .min = 1,
+     .max = 65536},
+    INTEGER("rank", rank, 0, 65535, "whose plan"),
+    NUMBER("link-latency-us", latency_us, 1e-3, 1e6, "of one message"),
+    NUMBER("link-bandwidth-gbs", bandwidth_gbs, 1e-3, 1e6,
+           "of one rank and direction, in 1e9 bytes per second"),
+    HEADING("Limits"),
+    INTEGER("max-tokens", max_tokens, 1, INT32_MAX, "tokens of any rank in one forward"),
+    BUDGET("exchange-budget", exchange_budget,
+           "of exchange memory, which bounds a wave (default 512MiB)"),
+    INTEGER("wave-tokens", wave_tokens, 1, INT32_MAX,
+            "tokens of a rank that travel together, instead of --exchange-budget"),
+    BUDGET("scratch-budget", scratch_budget, "of scratch, which bounds a chunk (default 256MiB)"),
+    INTEGER("chunk-rows", chunk_rows, 1, INT32_MAX,
+            "received rows that are computed together, instead of --scratch-budget"),
+    HEADING("The exchange"),
+    CHOICE("strategy", strategy, plan_strategies, "auto chooses from the link's figures"),
+    CHOICE("combine", combine, plan_combines, "how a token's partial results meet again"),
+    CHOICE("return-dtype", return_dtype, plan_dtypes, "of the rows on their way back"),
+    HEADING("Output"),
+    {.kind = OPTION_SWITCH, .name = "json", .help = "print JSON; sizes in bytes", AT(json)},
+};
+
+static const struct option_page page = {
+    .about = "Works out every buffer of one MoE layer on W ranks: where each byte goes, how many "
+             "waves and chunks the budgets ask for, and which strategy the exchange takes. Needs "
+             "neither the ranks nor the weights.",
+    .examples = "  switchyard plan --model qwen3-30b --world 4\n"
+                "  switchyard plan --model deepseek-v3 --world 8..64 --max-tokens 8192\n"
+                "  switchyard plan --model gpt-oss-20b --world 2,3,4 --mode w4a16 --json\n"
+                "  switchyard plan --hidden 2048 --intermediate 1024 --experts 64 --top-k 6 "
+                "--world 8 \\\n"
+                "      --exchange-budget 64MiB --scratch-budget 128MiB\n",
+    .specs = specs,
+    .num_specs = sizeof specs / sizeof specs[0],
+};
+
+/* Under mpirun the world is the one that it started. */
+static struct flags defaults(const struct session *session) {
+  const sy_plan_desc desc = SY_PLAN_DESC_INIT;
+  return (struct flags){
+      .model = NOT_GIVEN,
+      .layer = {NOT_GIVEN, NOT_GIVEN, NOT_GIVEN, NOT_GIVEN, NOT_GIVEN, NOT_GIVEN},
+      .max_tokens = 4096,
+      .wave_tokens = NOT_GIVEN,
+      .chunk_rows = NOT_GIVEN,
+      .exchange_budget = NOT_GIVEN,
+      .scratch_budget = NOT_GIVEN,
+      .latency_us = desc.link.latency_us,
+      .bandwidth_gbs = desc.link.bandwidth_gbs,
+      .worlds = {.count = 1, .values = {session->world}},
+  };
+}
+
+/* What was not given comes from the model. */
+static int complete_layer(struct session *session, struct flags *flags) {
+  const struct layer_numbers none = {0, 0, 0, 0, SY_ACTIVATION_SWIGLU, 0};
+  const struct layer_numbers *model =
+      flags->model == NOT_GIVEN ? &none : &model_layers[flags->model];
+  struct layer_numbers *layer = &flags->layer;
+  layer->hidden = layer->hidden == NOT_GIVEN ? model->hidden : layer->hidden;
+  layer->intermediate =
+      layer->intermediate == NOT_GIVEN ? model->intermediate : layer->intermediate;
+  layer->experts = layer->experts == NOT_GIVEN ? model->experts : layer->experts;
+  layer->top_k = layer->top_k == NOT_GIVEN ? model->top_k : layer->top_k;
+  layer->activation = layer->activation == NOT_GIVEN ? model->activation : layer->activation;
+  layer->bias = layer->bias == NOT_GIVEN ? model->bias : layer->bias;
+  if (layer->hidden != 0 && layer->intermediate != 0 && layer->experts != 0 && layer->top_k != 0) {
+    return CLI_OK;
+  }
+  char names[200];
+  return session_fail(
+      session, CLI_USAGE, "the layer is incomplete, without%s%s%s%s; give these, or --model: %s",
+      layer->hidden == 0 ? " --hidden" : "", layer->intermediate == 0 ? " --intermediate" : "",
+      layer->experts == 0 ? " --experts" : "", layer->top_k == 0 ? " --top-k" : "",
+      option_list_choices(model_names, names, sizeof names));
+}
+
+static int check_combinations(struct session *session, const struct flags *flags) {
+  if (flags->wave_tokens != NOT_GIVEN && flags->exchange_budget != NOT_GIVEN) {
+    return session_fail(session, CLI_USAGE,
+                        "--wave-tokens and --exchange-budget exclude each other: a wave is either "
+                        "given or derived from the budget");
+  }
+  if (flags->chunk_rows != NOT_GIVEN && flags->scratch_budget != NOT_GIVEN) {
+    return session_fail(session, CLI_USAGE,
+                        "--chunk-rows and --scratch-budget exclude each other: a chunk is either "
+                        "given or derived from the budget");
+  }
+  for (size_t i = 0; i < flags->worlds.count; ++i) {
+    if (flags->rank >= flags->worlds.values[i]) {
+      return session_fail(
+          session, CLI_USAGE, "--rank %d does not exist in --world %d; allowed: 0..%d",
+          (int)flags->rank, (int)flags->worlds.values[i], (int)flags->worlds.values[i] - 1);
+    }
+  }
+  return CLI_OK;
+}
+
+static void fill_request(const struct flags *flags, struct plan_request *request) {
+  sy_shape shape = SY_SHAPE_INIT;
+  shape.hidden = flags->layer.hidden;
+  shape.intermediate = flags->layer.intermediate;
+  shape.num_experts = (int32_t)flags->layer.experts;
+  shape.top_k = (int32_t)flags->layer.top_k;
+  shape.mode = (sy_mode)flags->mode;
+  shape.activation = (sy_activation)flags->layer.activation;
+  shape.has_bias = flags->layer.bias;
+  sy_plan_desc desc = SY_PLAN_DESC_INIT;
+  desc.rank = (int32_t)flags->rank;
+  desc.max_tokens = flags->max_tokens;
+  desc.wave_tokens = flags->wave_tokens == NOT_GIVEN ? 0 : flags->wave_tokens;
+  desc.chunk_rows = flags->chunk_rows == NOT_GIVEN ? 0 : flags->chunk_rows;
+  if (flags->exchange_budget != NOT_GIVEN) {
+    desc.exchange_budget_bytes = (size_t)flags->exchange_budget;
+  }
+  if (flags->scratch_budget != NOT_GIVEN) {
+    desc.scratch_budget_bytes = (size_t)flags->scratch_budget;
+  }
+  desc.strategy = (sy_strategy)flags->strategy;
+  desc.combine = (sy_combine)flags->combine;
+  desc.return_dtype = (sy_dtype)flags->return_dtype;
+  desc.link = (sy_link){flags->latency_us, flags->bandwidth_gbs};
+  *request = (struct plan_request){
+      .model = flags->model == NOT_GIVEN ? NULL : option_choice_name(model_names, flags->model),
+      .shape = shape,
+      .desc = desc,
+      .worlds = flags->worlds,
+      .json = flags->json,
+  };
+}
+
+int plan_options_parse(struct session *session, int argc, char **argv,
+                       struct plan_request *request_out) {
+  struct flags flags = defaults(session);
+  int code = options_parse(session, &page, argc, argv, &flags);
+  if (code == CLI_OK) {
+    code = check_combinations(session, &flags);
+  }
+  if (code == CLI_OK) {
+    code = complete_layer(session, &flags);
+  }
+  if (code == CLI_OK) {
+    fill_request(&flags, request_out);
+  }
+  return code;
+}
