@@ -143,11 +143,24 @@ TEST(a_rank_missing_from_set_up_is_named) {
   }
 }
 
+/* MPI may still bring the late rank's part to an end, when the others have other business with it;
+ * that rank then finds itself alone in the first exchange. */
 TEST(a_rank_missing_from_creation_is_an_error) {
+  struct sy_transport *t = NULL;
   if (sy_test_rank() == sy_test_world() - 1) {
     sleep_ms(600);
+    const sy_status status = sy_transport_create_mpi(MPI_COMM_WORLD, in_ms(200), &t);
+    if (status == SY_OK) {
+      unsigned char all[TRANSPORT_MAX_WORLD];
+      CHECK_STATUS(t->ops->allgather(t, "x", 1, all, in_ms(200)), SY_ERR_PEER);
+      CHECK(t->ops->missing(t, 0));
+      t->ops->abort(t);
+      t->ops->destroy(t);
+    } else {
+      CHECK_EQ_I64(status, SY_ERR_PEER);
+    }
+    return;
   }
-  struct sy_transport *t = NULL;
   CHECK_STATUS(sy_transport_create_mpi(MPI_COMM_WORLD, in_ms(200), &t), SY_ERR_PEER);
   CHECK(t == NULL);
   CHECK_STR_HAS(sy_last_error(NULL), "did not come");

@@ -248,6 +248,7 @@ TEST(a_message_that_mpi_cannot_count_is_refused) {
   CHECK_STATUS(t->ops->open(t, SY_DISPATCH, false, messages), SY_ERR_OVERFLOW);
   CHECK_STR_HAS(sy_last_error(NULL), "34359738368 bytes: MPI can count up to 34359738352");
   messages[t->world - 1].receive_max = SY_MPI_MESSAGE_MAX;
+  messages[t->world - 1].send = SY_MPI_MESSAGE_MAX;
   CHECK_STATUS(t->ops->open(t, SY_DISPATCH, false, messages), SY_ERR_TOO_SMALL);
   t->ops->destroy(t);
 }
