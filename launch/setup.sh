@@ -8,13 +8,14 @@
 # nothing else. When nothing is missing it takes a moment.
 set -eu
 
-packages="gcc g++ libc6-dev cmake ninja-build pkg-config libjansson-dev libopenmpi-dev openmpi-bin"
+packages="gcc g++ libc6-dev cmake ninja-build pkg-config libjansson-dev libhwloc-dev"
+packages="$packages libopenmpi-dev openmpi-bin"
 
 case "${1:-}" in
   "") ;;
   ci)
-    packages="$packages git clang clang-format clang-tidy libomp-dev"
-    packages="$packages gcc-aarch64-linux-gnu qemu-user libjansson-dev:arm64"
+    packages="$packages clang clang-format clang-tidy libomp-dev"
+    packages="$packages gcc-aarch64-linux-gnu qemu-user"
     ;;
   *)
     echo "launch/setup.sh: \"$1\" is not a set of packages: give none, or ci" >&2
@@ -37,15 +38,8 @@ for package in $packages; do
 done
 [ -n "$missing" ] || exit 0
 
-# A foreign architecture is added only for the sake of a package of it.
-architecture=
-case "$missing" in
-  *:arm64*) dpkg --print-foreign-architectures | grep -qx arm64 || architecture=arm64 ;;
-esac
-
 if [ "$(id -u)" -ne 0 ]; then
   echo "These packages are missing; this installs them:" >&2
-  [ -z "$architecture" ] || echo "  sudo dpkg --add-architecture $architecture" >&2
   echo "  sudo apt-get update" >&2
   echo "  sudo apt-get install -y --no-install-recommends$missing" >&2
   exit 1
@@ -53,8 +47,7 @@ fi
 
 echo "Installing:$missing"
 export DEBIAN_FRONTEND=noninteractive
-[ -z "$architecture" ] || dpkg --add-architecture "$architecture"
 apt_get() { apt-get -qq -o DPkg::Lock::Timeout=300 "$@" </dev/null >/dev/null; }
-apt_get update
+apt_get update || echo "Going on: what is already known may do." >&2
 # shellcheck disable=SC2086 # words, not one argument
 apt_get install -y --no-install-recommends $missing
