@@ -127,7 +127,9 @@ static bool is_finite(const sy_tensor *tensor) {
 }
 
 /* sy_layer_load_expert says what is wrong; where the weights came from is known here. */
-static sy_status fail_expert(const sy_layer *layer, const struct expert *expert, sy_status status) {
+static sy_status fail_expert(const struct expert *expert, sy_status status) {
+  char text[SY_ERROR_TEXT_BYTES]; /* sy_fail overwrites what sy_last_error points to */
+  snprintf(text, sizeof text, "%s", sy_last_error(NULL));
   const struct sy_checkpoint_tensor *culprit = expert->tensors[0];
   for (int p = SY_NUM_PROJECTIONS - 1; p >= 0; --p) {
     if (!is_finite(&expert->tensors[p]->entry->tensor)) {
@@ -135,7 +137,7 @@ static sy_status fail_expert(const sy_layer *layer, const struct expert *expert,
     }
   }
   return sy_fail(status, "%s: tensor '%s': %s", sy_path_shown(culprit->file->path), culprit->name,
-                 sy_last_error(layer->group));
+                 text);
 }
 
 /* The tensor's values, aligned: a header of odd length puts its data at odd addresses, and then
@@ -171,9 +173,7 @@ static sy_status load_expert(sy_layer *layer, const struct expert *expert) {
     weights.up = values[SY_UP];
     weights.down = values[SY_DOWN];
     status = sy_layer_load_expert(layer, expert->local_expert, &weights);
-    if (status != SY_OK) {
-      fail_expert(layer, expert, status);
-    }
+    status = status == SY_OK ? SY_OK : fail_expert(expert, status);
   }
   for (int p = 0; p < SY_NUM_PROJECTIONS; ++p) {
     sy_free(copies[p]);

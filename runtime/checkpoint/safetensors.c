@@ -92,7 +92,7 @@ static sy_status read_offsets(const char *where, const json_t *object, size_t da
   if ((uint64_t)end > data_bytes) {
     return sy_fail(
         SY_ERR_FORMAT,
-        "%s: 'data_offsets' end at %lld, but the file holds %zu bytes of data: it is cut "
+        "%s: 'data_offsets' end at %lld; expected at most %zu, the data in the file: it is cut "
         "short, or its header is wrong",
         where, (long long)end, data_bytes);
   }
