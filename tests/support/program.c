@@ -1,0 +1,93 @@
+#include "tests/support/program.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Splits in place at spaces; ends with NULL. The caller frees the array. */
+static char **split(char *line) {
+  size_t count = 1;
+  for (const char *c = line; *c != '\0'; ++c) {
+    count += *c == ' ' ? 1 : 0;
+  }
+  char **words = calloc(count + 1, sizeof *words);
+  if (words != NULL) {
+    char *rest = line;
+    for (size_t i = 0; i < count; ++i) {
+      words[i] = strsep(&rest, " ");
+    }
+  }
+  return words;
+}
+
+static char *read_all(FILE *file) {
+  size_t used = 0;
+  size_t room = 4096;
+  char *text = malloc(room);
+  rewind(file);
+  while (text != NULL) {
+    used += fread(text + used, 1, room - used - 1, file);
+    if (used < room - 1) {
+      text[used] = '\0';
+      return text;
+    }
+    room *= 2;
+    char *larger = realloc(text, room);
+    if (larger == NULL) {
+      free(text);
+    }
+    text = larger;
+  }
+  abort(); /* a test without memory has nothing to say */
+}
+
+static int spawn(char **words, int out, int err) {
+  const pid_t child = fork();
+  if (child == 0) {
+    dup2(out, STDOUT_FILENO);
+    dup2(err, STDERR_FILENO);
+    execvp(words[0], words);
+    _exit(127);
+  }
+  int status = 0;
+  if (child < 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status)) {
+    return -1;
+  }
+  return WEXITSTATUS(status);
+}
+
+struct program_run program_run_into(const char *out_path, const char *command_line) {
+  struct program_run run = {.code = -1};
+  FILE *out = tmpfile();
+  FILE *err = tmpfile();
+  char *line = strdup(command_line);
+  char **words = line != NULL ? split(line) : NULL;
+  if (out == NULL || err == NULL || words == NULL) {
+    abort();
+  }
+  const int elsewhere = out_path != NULL ? open(out_path, O_WRONLY | O_CLOEXEC) : -1;
+  run.code = spawn(words, elsewhere >= 0 ? elsewhere : fileno(out), fileno(err));
+  run.out = read_all(out);
+  run.err = read_all(err);
+  if (elsewhere >= 0) {
+    close(elsewhere);
+  }
+  fclose(out);
+  fclose(err);
+  free(words);
+  free(line);
+  return run;
+}
+
+struct program_run program_run(const char *command_line) {
+  return program_run_into(NULL, command_line);
+}
+
+void program_run_free(struct program_run *run) {
+  free(run->out);
+  free(run->err);
+  *run = (struct program_run){.code = -1};
+}

@@ -1,0 +1,19 @@
+/* Runs another program to its end and keeps what it printed. */
+#ifndef SY_TESTS_SUPPORT_PROGRAM_H
+#define SY_TESTS_SUPPORT_PROGRAM_H
+
+struct program_run {
+  int code;  /* exit code; -1: it could not be run, or was ended by a signal */
+  char *out; /* what it printed; never NULL */
+  char *err;
+};
+
+/* Words of the command line are separated by single spaces; there is no shell. */
+struct program_run program_run(const char *command_line);
+
+/* The same with stdout going to a file: `out` stays empty. */
+struct program_run program_run_into(const char *out_path, const char *command_line);
+
+void program_run_free(struct program_run *run);
+
+#endif
