@@ -2,7 +2,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <switchyard.h>
 
 enum { HIDDEN = 64, INTERMEDIATE = 128, MATRIX = INTERMEDIATE * HIDDEN };
@@ -16,24 +15,24 @@ static void check(sy_status status) {
 }
 
 static void fill(uint16_t *bf16, int count) { /* with +-[1, 2): sign and fraction are random */
-  static uint32_t state = 1;
   for (int i = 0; i < count; ++i) {
-    state = state * 1664525u + 1013904223u;
-    bf16[i] = (uint16_t)(0x3F80u | (state >> 16 & 0x807Fu));
+    bf16[i] = (uint16_t)(0x3F80u | ((unsigned)rand() & 0x807Fu));
   }
 }
 
 static sy_layer *make_layer(sy_group *group, const sy_shape *shape) {
-  static uint16_t values[3 * MATRIX];
+  static uint16_t gate[MATRIX], up[MATRIX], down[MATRIX];
   sy_expert_weights weights = SY_EXPERT_WEIGHTS_INIT;
   weights.dtype = SY_DTYPE_BF16;
-  weights.gate = values;
-  weights.up = values + MATRIX;
-  weights.down = values + 2 * MATRIX;
+  weights.gate = gate;
+  weights.up = up;
+  weights.down = down;
   sy_layer *layer;
   check(sy_layer_create(group, shape, &layer));
   for (int32_t e = 0; e < sy_layer_num_local_experts(layer); ++e) {
-    fill(values, 3 * MATRIX);
+    fill(gate, MATRIX);
+    fill(up, MATRIX);
+    fill(down, MATRIX);
     check(sy_layer_load_expert(layer, e, &weights)); /* copied, and quantised to NVFP4 */
   }
   return layer;
@@ -77,23 +76,24 @@ int main(void) {
   check(sy_forward(layer, plan, &io, scratch, scratch_bytes, NULL));
 
   uint64_t rows[EXPERTS];
-  size_t num_experts;
-  check(sy_layer_load_counts(layer, 0, rows, EXPERTS, &num_experts));
-  for (size_t e = 0; e < num_experts; ++e) {
+  size_t count;
+  check(sy_layer_load_counts(layer, 0, rows, EXPERTS, &count));
+  for (size_t e = 0; e < count; ++e) {
     printf("expert %zu: %d routed rows\n", e, (int)rows[e]);
   }
-  double sum = 0.0;
-  for (int i = 0; i < TOKENS * HIDDEN; ++i) {
-    sum += (double)output[i] * (double)output[i];
-  }
-  io.num_tokens = 1; /* the first token again, alone */
+  io.num_tokens = 1; /* token 0 again, alone: the same bits */
   io.output = alone;
   check(sy_forward(layer, plan, &io, scratch, scratch_bytes, NULL));
-  const int same = memcmp(alone, output, sizeof alone) == 0;
-  printf("output's norm %g; token 0 alone: %s bits\n", sqrt(sum), same ? "same" : "OTHER");
+  double sum = 0.0;
+  int same = 0;
+  for (int h = 0; h < HIDDEN; ++h) {
+    sum += (double)alone[h] * (double)alone[h];
+    same += alone[h] == output[h];
+  }
+  printf("token 0: norm %g; alone, %d of %d values are the same\n", sqrt(sum), same, HIDDEN);
   free(scratch);
   sy_plan_destroy(plan);
   sy_layer_destroy(layer);
   sy_group_destroy(group);
-  return same ? EXIT_SUCCESS : EXIT_FAILURE;
+  return same == HIDDEN ? EXIT_SUCCESS : EXIT_FAILURE;
 }

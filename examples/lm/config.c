@@ -94,8 +94,8 @@ static enum lm_exit read_rest(struct lm_team *team, const sy_checkpoint *checkpo
   const struct {
     struct key key;
     double *out;
-  } reals[] = {{{"rms_norm_eps", 1e-6, 0, 1}, &eps},
-               {{"rope_theta", 10000, 1, 1e12}, &config->rope_theta},
+  } reals[] = {{{"rms_norm_eps", NAN, 0, 1}, &eps},
+               {{"rope_theta", NAN, 1, 1e12}, &config->rope_theta},
                {{"norm_topk_prob", 0, 0, 1}, &norm},
                {{"tie_word_embeddings", 0, 0, 1}, &tie}};
   enum lm_exit code =
@@ -123,6 +123,8 @@ enum lm_exit lm_config_read(struct lm_team *team, const sy_checkpoint *checkpoin
   }
   struct lm_config config = {.hidden = (int32_t)info.shape.hidden,
                              .num_layers = info.num_layers,
+                             .num_heads = 1,
+                             .num_kv_heads = 1,
                              .num_experts = info.shape.num_experts,
                              .top_k = info.shape.top_k,
                              .shape = info.shape};

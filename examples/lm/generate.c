@@ -93,7 +93,7 @@ static enum lm_exit set_up(struct generate *g) {
   const struct lm_team *team = session->team;
   const int32_t num_prompts = session->options->num_prompts;
   enum lm_exit code = settle_length(g);
-  if (code != LM_OK) {
+  if (g->num_bytes < 1) {
     return code;
   }
   int64_t most_tokens = 0;

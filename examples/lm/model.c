@@ -32,7 +32,7 @@ static void write_shape(const int64_t *shape, int32_t num_dims, char *text, size
   }
 }
 
-/* Finds a BF16 tensor of this shape. */
+/* Finds a BF16 tensor of this shape; on failure *data_out stays as it is. */
 static enum lm_exit find(const struct source *source, const char *name, const int64_t *shape,
                          int32_t num_dims, const void **data_out) {
   char full[128];
@@ -64,7 +64,7 @@ static enum lm_exit load_linear(const struct source *source, const char *name, i
   const int64_t shape[2] = {out, in};
   const void *data = NULL;
   const enum lm_exit code = find(source, name, shape, 2, &data);
-  if (code != LM_OK) {
+  if (data == NULL) {
     return code;
   }
   if (!lm_linear_create(linear, data, out, in)) {
@@ -81,7 +81,7 @@ static enum lm_exit load_rows(const struct source *source, const char *name, int
   const void *data = NULL;
   const enum lm_exit code =
       rows == 1 ? find(source, name, shape + 1, 1, &data) : find(source, name, shape, 2, &data);
-  if (code != LM_OK) {
+  if (data == NULL) {
     return code;
   }
   const int64_t count = (int64_t)rows * columns;

@@ -3,7 +3,7 @@
 #include "tensor_ops.h"
 
 /* A chosen expert's probability gives way to this: smaller than any. */
-#define CHOSEN -1.0f
+#define CHOSEN (-1.0f)
 
 static int32_t most_probable(const float *probabilities, int32_t n) {
   int32_t best = 0;

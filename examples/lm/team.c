@@ -48,7 +48,7 @@ enum lm_exit lm_team_join(struct lm_team *team, int *argc, char ***argv) {
   MPI_Comm_size(team->comm, &team->world);
   team->threads = share_of_cores(team->comm);
   MPI_Comm_set_errhandler(team->comm, MPI_ERRORS_RETURN);
-  team->requests = malloc((size_t)team->world * sizeof *team->requests);
+  team->requests = malloc((size_t)team->world * sizeof(MPI_Request));
   if (team->requests == NULL) {
     team->dead = true; /* without requests this rank cannot take part in anything */
     return lm_fail(team, LM_OTHER, "out of memory for %d requests", team->world);
@@ -209,7 +209,7 @@ enum lm_exit lm_team_agree(struct lm_team *team, enum lm_exit mine) {
     leave_alone(team, mine);
   }
   const size_t bytes = (size_t)team->world * sizeof(struct verdict);
-  struct verdict *all = malloc(bytes);
+  struct verdict *all = calloc((size_t)team->world, sizeof *all);
   if (all == NULL) {
     leave_alone(team, lm_fail(team, LM_OTHER, "out of memory for %zu bytes", bytes));
   }

@@ -1,0 +1,139 @@
+#!/bin/sh
+# What is wrong is named, once, and gives the exit code that --help documents.
+. "$(dirname "$0")/test_lm_support.sh"
+
+# refuses <code> <sentence> <arguments of lm...>: alone; on three ranks too if the sentence begins
+# with '3:'.
+refuses() {
+  expected=$1 sentence=$2
+  shift 2
+  run_lm 0 "$@"
+  expect_code "$expected"
+  expect_error_once "$sentence"
+  [ ! -s "$scratch/out" ] || fail "$ran: something is on standard output"
+}
+
+wrong_flags() {
+  m="--model $model" t="--text $model/sample.txt"
+  refuses 2 "a command is missing: generate or score"
+  refuses 2 "'chat' is not a command: generate or score" chat
+  refuses 2 "'--frob' is not an option" score --frob
+  refuses 2 "'-q' is not an option" score -q
+  refuses 2 "'lm score' needs --model DIR" score $t
+  refuses 2 "'lm score' needs --text FILE" score $m
+  refuses 2 "'lm generate' needs --model DIR" generate
+  refuses 2 "--model: its value is missing" generate --model
+  refuses 2 "--json takes no value" score $m $t --json=yes
+  refuses 2 "--text is an option of 'lm score'" generate $m $t
+  refuses 2 "--prompt is an option of 'lm generate'" score $m $t --prompt x
+  refuses 2 "'stray' is out of place: prompts follow --prompt" generate $m stray
+  refuses 2 "'stray' is out of place: nothing may follow '--'" generate $m --prompt x -- stray
+  refuses 2 "--top-p needs --temperature above 0" generate $m --top-p 0.9
+}
+
+wrong_values() {
+  m="--model $model" t="--text $model/sample.txt"
+  refuses 2 "--quant: 'fp8' is not one of w4a4, w4a16, bf16" score $m $t --quant fp8
+  refuses 2 "--combine: 'sum' is not one of per_rank, per_slot" score $m $t --combine sum
+  refuses 2 "--strategy: 'x' is not one of auto, exact, fixed, gather" score $m $t --strategy x
+  refuses 2 "--max-windows: '0' is not a whole number from 1 to 2147483647" score $m $t --max-windows 0
+  refuses 2 "--wave-tokens: '-4' is not a whole number from 1 to" score $m $t --wave-tokens -4
+  refuses 2 "--chunk-rows: '1e3' is not a whole number from 1 to" score $m $t --chunk-rows 1e3
+  refuses 2 "--threads: '1025' is not a whole number from 1 to 1024" score $m $t --threads 1025
+  refuses 2 "--timeout: '' is not a whole number from 1 to 86400" score $m $t --timeout ''
+  refuses 2 "--max-tokens: '1048577' is not a whole number from 1 to 1048576" generate $m --max-tokens 1048577
+  refuses 2 "--temperature: '-0.5' is not a number from 0 to 100" generate $m --temperature -0.5
+  refuses 2 "--temperature: 'nan' is not a number from 0 to 100" generate $m --temperature nan
+  refuses 2 "--top-p: '0' is not a number above 0, up to 1" generate $m --temperature 1 --top-p 0
+  refuses 2 "--seed: '18446744073709551616' is not a whole number" generate $m --seed 18446744073709551616
+  refuses 2 "--prompt: '' is empty" generate $m --prompt ''
+}
+
+wrong_files() {
+  refuses 3 "/no/such/folder" score --model /no/such/folder --text "$model/sample.txt"
+  refuses 3 "--text: '/no/such/file' cannot be read" score --model "$model" --text /no/such/file
+  printf '%0256d' 0 >"$scratch/short.txt"
+  refuses 3 "short.txt' has 256 bytes; one window needs 257" score --model "$model" --text "$scratch/short.txt"
+}
+
+# A copy of the checkpoint in which one line of config.json differs.
+wrong_config() {
+  ln -s "$model/model.safetensors" "$scratch/model.safetensors"
+  while IFS='|' read -r key value sentence; do
+    sed "s/\"$key\": [^,]*/\"$key\": $value/" "$model/config.json" >"$scratch/config.json"
+    cmp -s "$model/config.json" "$scratch/config.json" && fail "config.json has no $key"
+    refuses 3 "$sentence" generate --model "$scratch" --prompt x
+  done <<'CASES'
+vocab_size|151936|vocab_size is 151936; this program needs 256
+attention_bias|true|attention_bias is 1; this program needs 0
+num_attention_heads|0|num_attention_heads is 0; the allowed range is 1 to 1024
+num_key_value_heads|3|num_key_value_heads is 3; it must divide num_attention_heads, 4
+head_dim|63|head_dim is 63; rotary embedding needs an even number
+head_dim|32|self_attn.q_proj.weight is BF16 \[256, 256\]; expected BF16 \[128, 256\]
+rope_theta|"x"|rope_theta
+max_position_embeddings|0.5|max_position_embeddings is 0.5; the allowed range is 1 to
+CASES
+}
+
+# Ranks that find the same error say it once, without a rank; and all leave.
+ranks_speak_with_one_voice() {
+  run_lm 3 score --model "$model" --text "$model/sample.txt" --quant fp8
+  expect_code 2
+  expect_error_once "^lm: --quant: 'fp8'"
+  run_lm 3 generate --model /no/such/folder
+  expect_code 3
+  expect_error_once "^lm: .*/no/such/folder"
+  run_lm 3 --version
+  expect_code 0
+  expect_equal "$(wc -l <"$scratch/out")" 1 "lines of --version"
+  run_lm 3 --help
+  expect_code 0
+  expect_equal "$(grep -c '^Exit codes' "$scratch/out")" 1 "times that --help is printed"
+}
+
+# Rank 2 alone cannot read the text: it says so, with its rank, and all ranks leave.
+one_rank_fails() {
+  cp "$model/sample.txt" "$scratch/text2"
+  printf 'short' >"$scratch/text"
+  cat >"$scratch/start" <<SCRIPT
+#!/bin/sh
+text=$scratch/text2
+[ "\$OMPI_COMM_WORLD_RANK" -ne 2 ] || text=$scratch/text
+exec "$lm" score --model "$model" --text "\$text"
+SCRIPT
+  chmod +x "$scratch/start"
+  lm=$scratch/start
+  run_lm 4
+  expect_code 3
+  expect_error_once "^lm: rank 2: --text: .* has 5 bytes; one window needs 257"
+  expect_equal "$(grep -c '^lm: ' "$scratch/err")" 1 "errors in all"
+}
+
+# A rank that stops in mid-run is named within the timeout, and nobody waits for ever.
+stopped_rank_is_named() {
+  cat >"$scratch/start" <<SCRIPT
+#!/bin/sh
+echo \$\$ >"$scratch/pid.\$OMPI_COMM_WORLD_RANK"
+exec "$lm" generate --model "$model" --prompt 'In the ' --max-tokens 500 --timeout 2
+SCRIPT
+  chmod +x "$scratch/start"
+  $mpirun 3 "$scratch/start" >"$scratch/out" 2>"$scratch/err" </dev/null &
+  job=$!
+  ran="world 3, rank 1 stopped"
+  tries=0
+  while [ "$(wc -c <"$scratch/out")" -lt 60 ] && [ $tries -lt 600 ]; do
+    sleep 0.05
+    tries=$((tries + 1))
+  done
+  kill -STOP "$(cat "$scratch/pid.1")" || fail "rank 1 had ended before it could be stopped"
+  wait $job
+  code=$?
+  expect_code 4
+  grep -q '^lm: rank [02]: .*rank 1' "$scratch/err" || {
+    fail "nobody names rank 1"
+    cat "$scratch/err"
+  }
+}
+
+"$@"
+finish
