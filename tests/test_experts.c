@@ -1,0 +1,302 @@
+/* The experts stage against the float64 oracle: all modes, activations and biases, ragged sizes,
+ * any number of rows, and the same bits whatever else is in the batch. */
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/support/backends.h"
+#include "tests/support/harness.h"
+#include "tests/support/judge.h"
+#include "tests/support/road.h"
+
+static const sy_mode modes[] = {SY_MODE_W4A4, SY_MODE_W4A16, SY_MODE_BF16};
+static const char *const mode_names[] = {"w4a4", "w4a16", "bf16"};
+
+/* End to end the distance is reported; an intermediate code may flip where the kernel's f32 and the
+ * oracle's float64 fall on two sides of a boundary, and one code of 16 can cost its routed row 0.2.
+ * The bound only keeps out what no flip explains. */
+#define END_TO_END_TOLERANCE 0.1
+
+static struct road_shape make_shape(const struct sy_kernels *kernels, int64_t hidden,
+                                    int64_t intermediate, int32_t top_k, int32_t num_experts) {
+  return (struct road_shape){.kernels = kernels,
+                             .hidden = hidden,
+                             .intermediate = intermediate,
+                             .num_experts = num_experts,
+                             .top_k = top_k,
+                             .world = 1,
+                             .return_dtype = SY_DTYPE_F32,
+                             .output_dtype = SY_DTYPE_F32};
+}
+
+/* Walks the road and judges it; returns the distance from end to end. */
+static double walk_and_judge(const struct road_shape *shape, const struct road_tokens *tokens,
+                             int64_t min_routed_rows) {
+  struct road road;
+  struct judge judge;
+  road_begin(&road, shape, tokens, NULL);
+  judge_begin(&judge, &road);
+  road_walk(&road, judge_experts, &judge);
+  CHECK(judge.routed_rows >= min_routed_rows);
+  const double distance = judge_outputs(&judge, &road);
+  CHECK(distance <= END_TO_END_TOLERANCE);
+  judge_end(&judge);
+  road_end(&road);
+  return distance;
+}
+
+/* The same in all modes. */
+static void judge_modes(struct road_shape shape, const struct road_tokens *tokens,
+                        int64_t min_routed_rows) {
+  for (int m = 0; m < 3; ++m) {
+    shape.mode = modes[m];
+    const double distance = walk_and_judge(&shape, tokens, min_routed_rows);
+    printf("%s hidden %d intermediate %d tokens %d: end to end %.2e\n", mode_names[m],
+           (int)shape.hidden, (int)shape.intermediate, (int)tokens->count, distance);
+  }
+}
+
+/* ---- Sizes and kinds ----------------------------------------------------------------------- */
+
+static void all_kinds(const struct sy_kernels *kernels) {
+  struct fences fences = {NULL};
+  struct road_shape shape = make_shape(kernels, 64, 144, 2, 4);
+  const struct road_tokens tokens = road_tokens_make(&fences, &shape, 9);
+  for (int kind = 0; kind < 8; ++kind) {
+    shape.activation = (sy_activation)(kind / 2);
+    shape.has_bias = kind % 2 != 0;
+    judge_modes(shape, &tokens, 18);
+  }
+  fences_free(&fences);
+}
+
+TEST(every_mode_activation_and_bias) { on_every_backend(all_kinds); }
+
+/* Intermediates below, at and beyond the 128 columns that share a global scale; hidden sizes that
+ * no tile of 32 or 128 divides. */
+static void ragged_sizes(const struct sy_kernels *kernels) {
+  static const int64_t sizes[][2] = {{16, 16},  {16, 704},  {48, 112},  {48, 128},
+                                     {48, 144}, {2880, 16}, {2880, 48}, {272, 704}};
+  for (int s = 0; s < 8; ++s) {
+    struct fences fences = {NULL};
+    const struct road_shape shape = make_shape(kernels, sizes[s][0], sizes[s][1], 2, 2);
+    const struct road_tokens tokens = road_tokens_make(&fences, &shape, 3);
+    judge_modes(shape, &tokens, 6);
+    fences_free(&fences);
+  }
+}
+
+TEST(ragged_hidden_and_intermediate) { on_every_backend(ragged_sizes); }
+
+static void rows_to_one_expert(const struct sy_kernels *kernels) {
+  static const int64_t rows[] = {1, 7, 8, 9, 31, 32, 33, 63, 64, 65, 127, 128, 129};
+  for (int c = 0; c < 13; ++c) {
+    struct fences fences = {NULL};
+    struct road_shape shape = make_shape(kernels, 48, 144, 2, 3);
+    struct road_tokens tokens = road_tokens_make(&fences, &shape, rows[c]);
+    for (int64_t t = 0; t < tokens.count; ++t) {
+      tokens.ids[2 * t] = 1;
+      tokens.ids[2 * t + 1] = t % 16 == 0 ? 2 : -1; /* and a few to another */
+    }
+    shape.num_threads = 1 + c % 3;
+    judge_modes(shape, &tokens, rows[c]);
+    fences_free(&fences);
+  }
+}
+
+TEST(rows_to_one_expert_around_tile_sizes) { on_every_backend(rows_to_one_expert); }
+
+/* (tokens, top-k, experts) at the sizes of the report that the project starts from. */
+static void seed_shapes(const struct sy_kernels *kernels) {
+  static const int32_t shapes[][3] = {{2, 8, 8}, {4, 8, 16}, {4, 4, 8}};
+  for (int s = 0; s < 3; ++s) {
+    for (int32_t world = 1; world <= 4; world *= 2) {
+      struct fences fences = {NULL};
+      const bool full_size = s == 0 && world == 1;
+      struct road_shape shape = make_shape(kernels, full_size ? 256 : 64, full_size ? 512 : 144,
+                                           shapes[s][1], shapes[s][2]);
+      const struct road_tokens tokens = road_tokens_make(&fences, &shape, shapes[s][0]);
+      shape.world = world;
+      shape.mode = SY_MODE_W4A4;
+      walk_and_judge(&shape, &tokens, (int64_t)shapes[s][0] * shapes[s][1]);
+      fences_free(&fences);
+    }
+  }
+}
+
+TEST(seed_shapes_alone_and_over_2_and_4_ranks) { on_every_backend(seed_shapes); }
+
+static void routed_rows_against_experts(const struct sy_kernels *kernels) {
+  static const int64_t routed_rows[] = {7, 8, 9, 200};
+  for (int c = 0; c < 4; ++c) {
+    struct fences fences = {NULL};
+    const struct road_shape shape = make_shape(kernels, 48, 48, 4, 8);
+    struct road_tokens tokens = road_tokens_make(&fences, &shape, (routed_rows[c] + 3) / 4);
+    for (int64_t i = routed_rows[c]; i < 4 * tokens.count; ++i) {
+      tokens.ids[i] = -1;
+    }
+    judge_modes(shape, &tokens, routed_rows[c]);
+    fences_free(&fences);
+  }
+}
+
+TEST(routed_rows_around_and_far_beyond_local_experts) {
+  on_every_backend(routed_rows_against_experts);
+}
+
+/* ---- Same token, same bits ----------------------------------------------------------------- */
+
+enum { SAME_TOKENS = 13, SAME_HIDDEN = 48 };
+
+/* The outputs of the first `count` tokens; token's data does not depend on how many there are. */
+static void outputs(const struct road_shape *shape, int64_t count, float *out) {
+  struct fences fences = {NULL};
+  struct road road;
+  const struct road_tokens tokens = road_tokens_make(&fences, shape, count);
+  road_begin(&road, shape, &tokens, NULL);
+  road_walk(&road, NULL, NULL);
+  for (int64_t i = 0; i < count * SAME_HIDDEN; ++i) {
+    out[i] = road_output(&road, i / SAME_HIDDEN, i % SAME_HIDDEN);
+  }
+  road_end(&road);
+  fences_free(&fences);
+}
+
+static void same_bits(const struct sy_kernels *kernels) {
+  static float expected[SAME_TOKENS * SAME_HIDDEN];
+  static float got[SAME_TOKENS * SAME_HIDDEN];
+  size_t num_levels = 0;
+  const struct sy_kernels *levels = sy_kernels_cpu_levels(&num_levels);
+  for (int m = 0; m < 3; ++m) {
+    struct road_shape shape = make_shape(&levels[num_levels - 1], SAME_HIDDEN, 144, 3, 5);
+    shape.mode = modes[m];
+    shape.per_slot = true;
+    outputs(&shape, SAME_TOKENS, expected);
+    CHECK(isfinite(expected[0]) && expected[0] != 0.0f);
+    shape.kernels = kernels;
+    for (int variant = 0; variant < 12; ++variant) {
+      static const int64_t chunks[] = {0, 1, 5};
+      static const int32_t permuted[] = {1, 0, 2, 1, 0};
+      shape.chunk_rows = chunks[variant % 3];
+      shape.num_threads = 1 + variant % 4;
+      shape.world = variant < 4 ? 1 : variant < 8 ? 3 : 4;
+      shape.expert_rank = variant >= 6 && shape.world == 3 ? permuted : NULL;
+      shape.gather = variant % 2 != 0;
+      shape.padded_slots = shape.gather || variant % 4 == 2;
+      const int64_t count = variant % 5 == 0 ? 1 : SAME_TOKENS - variant % 3;
+      outputs(&shape, count, got);
+      CHECK_EQ_BYTES(got, expected, (size_t)count * SAME_HIDDEN * sizeof *got);
+    }
+  }
+}
+
+TEST(same_token_same_bits_on_every_level) { on_every_backend(same_bits); }
+
+/* ---- Hard values --------------------------------------------------------------------------- */
+
+static void one_nan_token(const struct sy_kernels *kernels) {
+  static const uint16_t bad[] = {0x7F80, 0xFF80, 0x7FC0};
+  struct fences fences = {NULL};
+  struct road_shape shape = make_shape(kernels, 48, 144, 2, 3);
+  struct road_tokens tokens = road_tokens_make(&fences, &shape, 12);
+  for (int kind = 0; kind < 12; ++kind) {
+    const int64_t victim = kind % 12;
+    const uint16_t healthy = tokens.hidden[victim * 48 + 17];
+    tokens.hidden[victim * 48 + 17] = bad[kind % 3];
+    shape.activation = (sy_activation)(kind / 3);
+    shape.mode = modes[(kind / 3 + kind) % 3];
+    struct road road;
+    struct judge judge;
+    road_begin(&road, &shape, &tokens, NULL);
+    judge_begin(&judge, &road);
+    road_walk(&road, judge_experts, &judge);
+    for (int64_t i = 0; i < 12 * 48; ++i) {
+      CHECK((isnan(road_output(&road, i / 48, i % 48)) != 0) == (i / 48 == victim));
+    }
+    judge_end(&judge);
+    road_end(&road);
+    tokens.hidden[victim * 48 + 17] = healthy;
+  }
+  fences_free(&fences);
+}
+
+TEST(a_non_finite_token_gives_nan_and_harms_no_other) { on_every_backend(one_nan_token); }
+
+/* The biases of expert 0 become a sweep; with a hidden state of zeros FC1 is the bias itself. */
+static void sweep_biases(sy_expert_weights *w, int64_t n, double low, double high) {
+  for (int64_t i = 0; i < n; ++i) {
+    const double x = low + (high - low) * (double)i / (double)(n - 1);
+    if (w->gate_bias != NULL) {
+      ((float *)(uintptr_t)w->gate_bias)[i] = (float)x;
+      ((float *)(uintptr_t)w->up_bias)[i] = (float)(3.0 * cos((double)i));
+    } else {
+      ((float *)(uintptr_t)w->up_bias)[i] = (float)x;
+    }
+  }
+}
+
+/* Activations far out on both sides, where exp over- and underflows and what is left is tiny. */
+static void activation_sweeps(const struct sy_kernels *kernels) {
+  static const double ranges[][2] = {{-1.0, 1.0},   {-12.0, 12.0}, {-130.0, 130.0},
+                                     {-1e-6, 1e-6}, {-1e6, 1e6},   {6.5, 7.5}};
+  for (int kind = 0; kind < 4 * 6; ++kind) {
+    struct fences fences = {NULL};
+    struct road_shape shape = make_shape(kernels, 16, 2048, 1, 1);
+    struct road_tokens tokens = road_tokens_make(&fences, &shape, 1);
+    memset(tokens.hidden, 0, 16 * sizeof *tokens.hidden);
+    tokens.ids[0] = 0;
+    shape.mode = SY_MODE_BF16;
+    shape.has_bias = true;
+    shape.activation = (sy_activation)(kind / 6);
+    struct road road;
+    struct judge judge;
+    road_begin(&road, &shape, &tokens, NULL);
+    sweep_biases(&road.weights[0], shape.intermediate, ranges[kind % 6][0], ranges[kind % 6][1]);
+    struct sy_bad_weight bad;
+    CHECK_OK(
+        kernels->load_expert(&road.ranks[0].env, &road.weights[0], road.ranks[0].weights, &bad));
+    judge_begin(&judge, &road);
+    road_walk(&road, judge_experts, &judge);
+    CHECK_EQ_I64(judge.routed_rows, 1);
+    judge_end(&judge);
+    road_end(&road);
+    fences_free(&fences);
+  }
+}
+
+TEST(activations_far_out) { on_every_backend(activation_sweeps); }
+
+/* Hidden states and weights far from 1; what they make of the intermediate stays a normal f32. */
+static void extreme_sizes(const struct sy_kernels *kernels) {
+  static const int exponents[][2] = {{-30, 0}, {30, -30}, {-50, 60}, {50, -60}};
+  for (int c = 0; c < 4; ++c) {
+    struct fences fences = {NULL};
+    struct road_shape shape = make_shape(kernels, 48, 144, 1, 2);
+    struct road_tokens tokens = road_tokens_make(&fences, &shape, 4);
+    for (int64_t i = 0; i < 4 * 48; ++i) {
+      tokens.hidden[i] =
+          oracle_bf16_nearest(ldexp(oracle_bf16_value(tokens.hidden[i]), exponents[c][0]));
+    }
+    for (int m = 0; m < 3; ++m) {
+      struct road road;
+      struct judge judge;
+      shape.mode = modes[m];
+      road_begin(&road, &shape, &tokens, NULL);
+      for (int64_t i = 0; i < 48 * 144; ++i) {
+        float *up = (float *)(uintptr_t)road.weights[1].up; /* odd experts are F32 */
+        up[i] = ldexpf(up[i], exponents[c][1]);
+      }
+      struct sy_bad_weight bad;
+      CHECK_OK(kernels->load_expert(&road.ranks[0].env, &road.weights[1],
+                                    road.ranks[0].weights + road.ranks[0].expert_bytes, &bad));
+      judge_begin(&judge, &road);
+      road_walk(&road, judge_experts, &judge);
+      judge_end(&judge);
+      road_end(&road);
+    }
+    fences_free(&fences);
+  }
+}
+
+TEST(hidden_states_and_weights_of_extreme_size) { on_every_backend(extreme_sizes); }
