@@ -60,16 +60,12 @@ SY_FP4_FN uint8_t sy_e4m3_from_f32(float x) {
   return (uint8_t)(code > SY_E4M3_MAX_CODE ? SY_E4M3_MAX_CODE : code);
 }
 
-/* The sign bit is ignored (UE4M3); 0x7F is NaN. */
+/* The sign bit is ignored (UE4M3); 0x7F is NaN. As f32 bits the code is 2^-120 times too small,
+ * subnormals included; written without branches, so that loops over lanes become vectors. */
 SY_FP4_FN float sy_e4m3_to_f32(uint8_t code) {
   const uint32_t magnitude = code & 0x7Fu;
-  if (magnitude == 0x7Fu) {
-    return sy_f32_of_bits(0x7FC00000u);
-  }
-  if (magnitude < 8u) {
-    return (float)magnitude * 0.001953125f;
-  }
-  return sy_f32_of_bits((magnitude << 20) + (120u << 23));
+  const float value = sy_f32_of_bits(magnitude << 20) * 0x1p120f;
+  return magnitude == 0x7Fu ? sy_f32_of_bits(0x7FC00000u) : value;
 }
 
 /* Ties go to the even code: 0.25 -> 0, 0.75 -> 1, 1.25 -> 1, 1.75 -> 2, 2.5 -> 2, 3.5 -> 4, 5 -> 4.
@@ -85,8 +81,8 @@ SY_FP4_FN uint8_t sy_e2m1_from_f32(float x) {
 
 /* A code doubled is a small integer: 0 1 2 3 4 6 8 12, so that a block's dot is exact in int32. */
 SY_FP4_FN int sy_e2m1_doubled(unsigned code) {
-  const unsigned m = code & 7u;
-  const int magnitude = (int)(m < 2u ? m : (2u + (m & 1u)) << ((m >> 1) - 1u));
+  const int m = (int)(code & 7u);
+  const int magnitude = m + (m > 4) + (m > 5) + 3 * (m > 6);
   return (code & 8u) != 0u ? -magnitude : magnitude;
 }
 

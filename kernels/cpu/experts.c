@@ -10,8 +10,8 @@
  * Global scales and biases come last: w4a4 FC1 (sum / 4) * (row global * weight global), FC2 (sum /
  * 4) * weight global; w4a16 sum * weight global.
  *
- * This file is compiled once per instruction level (SY_CPU_SUFFIX): the inner loops over lanes are
- * left to the compiler, and every level gives the same bits.
+ * This file is compiled once per instruction level (SY_CPU_SUFFIX): the compiler makes vectors of
+ * the inner loops over lanes, and every level gives the same bits.
  *
  * Work is cut into units of one active expert x 128 output rows; FC2 begins when FC1 is done. */
 #include <string.h>
@@ -40,23 +40,44 @@ static inline int min_int(int64_t a, int64_t b) { return (int)(a < b ? a : b); }
 /* ---- Dots: sum[row][lane] over blocks [begin, end) of one tile ----------------------------------
  */
 
-static void decode_fp4_ints(const uint8_t *block, int16_t (*w)[SY_TILE]) {
+/* sy_e2m1_doubled of every code. */
+static const int8_t doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+/* One block of codes, columns 2j and 2j + 1 apart as they lie in the bytes. Doubled codes. */
+struct fp4_ints {
+  int16_t even[SY_BLOCK / 2][SY_TILE];
+  int16_t odd[SY_BLOCK / 2][SY_TILE];
+};
+
+/* sy_e2m1_doubled in bytes throughout, so that the compiler keeps a code in a byte lane. */
+static inline int8_t doubled_in_bytes(uint8_t code) {
+  const uint8_t m = code & 7u;
+  const int8_t magnitude = (int8_t)(m + (m > 4 ? 1 : 0) + (m > 5 ? 1 : 0) + (m > 6 ? 3 : 0));
+  return code > 7u ? (int8_t)-magnitude : magnitude;
+}
+
+static void decode_fp4(const uint8_t *block, struct fp4_ints *w) {
   const uint8_t *codes = block + SY_TILE;
-  for (int j = 0; j < SY_BLOCK / 2; ++j) {
-    for (int lane = 0; lane < SY_TILE; ++lane) {
-      const unsigned pair = codes[j * SY_TILE + lane];
-      w[2 * j][lane] = (int16_t)sy_e2m1_doubled(pair & 15u);
-      w[2 * j + 1][lane] = (int16_t)sy_e2m1_doubled(pair >> 4);
-    }
+  int16_t *even = &w->even[0][0];
+  int16_t *odd = &w->odd[0][0];
+#pragma omp simd
+  for (int i = 0; i < SY_TILE * SY_BLOCK / 2; ++i) {
+    even[i] = doubled_in_bytes(codes[i] & 15u);
+  }
+#pragma omp simd
+  for (int i = 0; i < SY_TILE * SY_BLOCK / 2; ++i) {
+    odd[i] = doubled_in_bytes(codes[i] >> 4);
   }
 }
 
 static void decode_fp4_floats(const uint8_t *block, float (*w)[SY_TILE]) {
-  int16_t doubled[SY_BLOCK][SY_TILE];
-  decode_fp4_ints(block, doubled);
-  for (int k = 0; k < SY_BLOCK; ++k) {
+  struct fp4_ints ints;
+  decode_fp4(block, &ints);
+  for (int j = 0; j < SY_BLOCK / 2; ++j) {
+#pragma omp simd
     for (int lane = 0; lane < SY_TILE; ++lane) {
-      w[k][lane] = 0.5f * (float)doubled[k][lane];
+      w[2 * j][lane] = 0.5f * (float)ints.even[j][lane];
+      w[2 * j + 1][lane] = 0.5f * (float)ints.odd[j][lane];
     }
   }
 }
@@ -64,6 +85,7 @@ static void decode_fp4_floats(const uint8_t *block, float (*w)[SY_TILE]) {
 static void decode_bf16(const uint8_t *block, float (*w)[SY_TILE]) {
   const uint16_t *values = (const uint16_t *)(const void *)block;
   for (int k = 0; k < SY_BLOCK; ++k) {
+#pragma omp simd
     for (int lane = 0; lane < SY_TILE; ++lane) {
       w[k][lane] = sy_bf16_to_f32(values[k * SY_TILE + lane]);
     }
@@ -71,6 +93,7 @@ static void decode_bf16(const uint8_t *block, float (*w)[SY_TILE]) {
 }
 
 static void decode_scales(const uint8_t *block, float *scales) {
+#pragma omp simd
   for (int lane = 0; lane < SY_TILE; ++lane) {
     scales[lane] = sy_e4m3_to_f32(block[lane]);
   }
@@ -79,21 +102,31 @@ static void decode_scales(const uint8_t *block, float *scales) {
 static void dot_w4a4(const uint8_t *tile, const struct operand *x, int rows, int64_t begin,
                      int64_t end, float (*sum)[SY_TILE]) {
   for (int64_t b = begin; b < end; ++b) {
-    int16_t w[SY_BLOCK][SY_TILE];
+    struct fp4_ints w;
     float w_scale[SY_TILE];
-    decode_fp4_ints(tile + b * SY_FP4_BLOCK_BYTES, w);
+    decode_fp4(tile + b * SY_FP4_BLOCK_BYTES, &w);
     decode_scales(tile + b * SY_FP4_BLOCK_BYTES, w_scale);
     for (int r = 0; r < rows; ++r) {
       const uint8_t *codes = x->data[r] + b * (SY_BLOCK / 2);
       const float x_scale = sy_e4m3_to_f32(x->scales[r][b]);
+      int32_t even[SY_BLOCK / 2];
+      int32_t odd[SY_BLOCK / 2];
+      for (int j = 0; j < SY_BLOCK / 2; ++j) {
+        even[j] = doubled[codes[j] & 15u];
+        odd[j] = doubled[codes[j] >> 4];
+      }
       int32_t dot[SY_TILE] = {0};
       for (int j = 0; j < SY_BLOCK / 2; ++j) {
-        const int low = sy_e2m1_doubled(codes[j] & 15u);
-        const int high = sy_e2m1_doubled((unsigned)codes[j] >> 4);
+#pragma omp simd
         for (int lane = 0; lane < SY_TILE; ++lane) {
-          dot[lane] += low * w[2 * j][lane] + high * w[2 * j + 1][lane];
+          dot[lane] += even[j] * w.even[j][lane];
+        }
+#pragma omp simd
+        for (int lane = 0; lane < SY_TILE; ++lane) {
+          dot[lane] += odd[j] * w.odd[j][lane];
         }
       }
+#pragma omp simd
       for (int lane = 0; lane < SY_TILE; ++lane) {
         sum[r][lane] += (float)dot[lane] * (x_scale * w_scale[lane]);
       }
@@ -104,11 +137,13 @@ static void dot_w4a4(const uint8_t *tile, const struct operand *x, int rows, int
 /* dot[lane] = fma chain over one block, columns ascending. */
 static void dot_block(const uint8_t *x, const float (*w)[SY_TILE], float *dot) {
   const uint16_t *values = (const uint16_t *)(const void *)x;
+#pragma omp simd
   for (int lane = 0; lane < SY_TILE; ++lane) {
     dot[lane] = 0.0f;
   }
   for (int k = 0; k < SY_BLOCK; ++k) {
     const float xk = sy_bf16_to_f32(values[k]);
+#pragma omp simd
     for (int lane = 0; lane < SY_TILE; ++lane) {
       dot[lane] = fmaf(xk, w[k][lane], dot[lane]);
     }
@@ -125,6 +160,7 @@ static void dot_w4a16(const uint8_t *tile, const struct operand *x, int rows, in
     decode_scales(tile + b * SY_FP4_BLOCK_BYTES, w_scale);
     for (int r = 0; r < rows; ++r) {
       dot_block(x->data[r] + b * SY_BLOCK * 2, (const float(*)[SY_TILE])w, dot);
+#pragma omp simd
       for (int lane = 0; lane < SY_TILE; ++lane) {
         sum[r][lane] = fmaf(dot[lane], w_scale[lane], sum[r][lane]);
       }
@@ -140,6 +176,7 @@ static void dot_bf16(const uint8_t *tile, const struct operand *x, int rows, int
     decode_bf16(tile + b * SY_BF16_BLOCK_BYTES, w);
     for (int r = 0; r < rows; ++r) {
       dot_block(x->data[r] + b * SY_BLOCK * 2, (const float(*)[SY_TILE])w, dot);
+#pragma omp simd
       for (int lane = 0; lane < SY_TILE; ++lane) {
         sum[r][lane] += dot[lane];
       }
