@@ -12,10 +12,12 @@
  * until MPI_Finalize, which every rank enters: there the deletion of an attribute of MPI_COMM_SELF
  * frees it, the one callback that MPI promises to run while it still works. A communicator freed
  * with messages pending (a dead group) is legal; MPI keeps it until they end. */
+#define _GNU_SOURCE /* RUSAGE_THREAD */
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "comm/clock.h"
@@ -53,6 +55,7 @@ struct mpi_transport {
   MPI_Status *statuses;
   bool *missing;                          /* [W] */
   struct sy_message_bytes *setup_message; /* [W] one struct setup_message each way */
+  long core_switches;                     /* of this thread, when it last looked */
   char error_text[SY_ERROR_TEXT_BYTES];
   struct mpi_transport *next_abandoned;
 };
@@ -188,17 +191,24 @@ static sy_status progress_lane(struct mpi_transport *m, int lane_idx, bool *done
   return SY_OK;
 }
 
-/* Ranks may share cores: a wait gives its core away at once, and when nothing has come for a while
- * it sleeps, for a small share of the time already lost. */
-static void rest(int64_t idle_ns) {
-  enum { YIELD_NS = 100000, SLEEP_SHARE = 8, SLEEP_MAX_NS = 50000 };
-  if (idle_ns < YIELD_NS) {
-    sched_yield();
+/* Ranks may share cores: a wait gives its core away at once. When nothing has come for a while, and
+ * the core did go to somebody else meanwhile, it sleeps for a small share of the time already lost:
+ * yielding alone takes turns with those who have work. Nobody else there: it stays awake, since a
+ * large message moves only while both its ends poll. */
+static void rest(struct mpi_transport *m, int64_t idle_ns) {
+  enum { AWAKE_NS = 100000, SLEEP_SHARE = 8, SLEEP_MAX_NS = 50000 };
+  sched_yield();
+  if (idle_ns < AWAKE_NS) {
     return;
   }
-  const int64_t sleep_ns = idle_ns / SLEEP_SHARE;
-  const struct timespec pause = {.tv_nsec = sleep_ns < SLEEP_MAX_NS ? sleep_ns : SLEEP_MAX_NS};
-  nanosleep(&pause, NULL);
+  struct rusage usage;
+  getrusage(RUSAGE_THREAD, &usage);
+  if (usage.ru_nivcsw != m->core_switches) { /* a yield to another thread counts as involuntary */
+    m->core_switches = usage.ru_nivcsw;
+    const int64_t sleep_ns = idle_ns / SLEEP_SHARE;
+    nanosleep(&(struct timespec){.tv_nsec = sleep_ns < SLEEP_MAX_NS ? sleep_ns : SLEEP_MAX_NS},
+              NULL);
+  }
 }
 
 /* A peer not heard from is missing. When all were heard from, those are that did not take our
@@ -235,7 +245,7 @@ static sy_status wait_lane(struct mpi_transport *m, int lane_idx, int64_t deadli
       last_pending = m->num_pending[lane_idx];
       idle_since_ns = now_ns;
     }
-    rest(now_ns - idle_since_ns);
+    rest(m, now_ns - idle_since_ns);
   }
 }
 
@@ -481,7 +491,7 @@ static sy_status duplicate(struct mpi_transport *m, MPI_Comm comm, int64_t deadl
                      "MPI does not tell which",
                      m->base.world);
     }
-    rest(now_ns - begin_ns);
+    rest(m, now_ns - begin_ns);
   }
   MPI_TRY(m, MPI_Comm_set_errhandler(m->handles->comm, MPI_ERRORS_RETURN));
   MPI_TRY(m, MPI_Type_contiguous(SY_MESSAGE_ALIGN, MPI_BYTE, &m->handles->block));

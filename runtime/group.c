@@ -12,7 +12,7 @@
 /* ---- Creation
  * ------------------------------------------------------------------------------------ */
 
-static sy_status check_desc(const sy_group_desc *desc) {
+sy_status sy_group_check_desc(const sy_group_desc *desc) {
   if (!SY_DESC_OK(desc)) {
     return sy_fail(SY_ERR_ARGUMENT, "group desc is not initialised with SY_GROUP_DESC_INIT");
   }
@@ -104,7 +104,7 @@ sy_status sy_group_create_transport(const sy_group_desc *desc, struct sy_transpo
                                     sy_group **group_out) {
   const sy_group_desc defaults = SY_GROUP_DESC_INIT;
   desc = desc == NULL ? &defaults : desc;
-  SY_TRY(check_desc(desc));
+  SY_TRY(sy_group_check_desc(desc));
   const struct sy_kernels *kernels;
   SY_TRY(choose_kernels(&kernels));
   sy_group *group = sy_alloc(sizeof *group);

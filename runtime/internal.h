@@ -113,6 +113,8 @@ sy_status sy_exchange_open(sy_group *group, enum sy_direction direction);
 sy_status sy_exchange_send(sy_group *group, enum sy_direction direction);
 sy_status sy_exchange_receive(sy_group *group, enum sy_direction direction);
 
+SY_API sy_status sy_group_check_desc(const sy_group_desc *desc);
+
 /* A group over a transport, which it owns from success on. */
 SY_API sy_status sy_group_create_transport(const sy_group_desc *desc,
                                            struct sy_transport *transport, sy_group **group_out);
