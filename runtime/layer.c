@@ -102,8 +102,8 @@ static sy_status check_weights(const sy_layer *layer, const sy_expert_weights *w
       {"up_bias", weights->up_bias, bias}, {"down_bias", weights->down_bias, bias}};
   for (size_t i = 0; i < sizeof fields / sizeof fields[0]; ++i) {
     if ((fields[i].pointer != NULL) != fields[i].wanted) {
-      return sy_fail(SY_ERR_ARGUMENT, "weights.%s is %s NULL, but the layer's shape wants it %s",
-                     fields[i].name, fields[i].pointer == NULL ? "" : "not",
+      return sy_fail(SY_ERR_ARGUMENT, "weights.%s is %sNULL, but the layer's shape wants it %s",
+                     fields[i].name, fields[i].pointer == NULL ? "" : "not ",
                      fields[i].wanted ? "given" : "left out");
     }
   }
