@@ -7,6 +7,7 @@
 #include "kernels/fp4.h"
 #include "kernels/wire.h"
 #include "tests/support/harness.h"
+#include "tests/support/oracle.h"
 #include "tests/support/random.h"
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -388,3 +389,29 @@ void layer_case_alone(const struct layer_case *c, const struct call_options *opt
   layer_rank_close(&rank);
   sy_group_destroy(group);
 }
+
+/* ---- From end to end ------------------------------------------------------------------------ */
+
+double layer_case_distance(const struct layer_case *c, const float *outputs, int64_t begin,
+                           int64_t end) {
+  struct fences memory = {NULL};
+  struct oracle_layer oracle;
+  sy_expert_weights *experts = FENCED(&memory, sy_expert_weights, c->shape.num_experts, "experts");
+  double *exact = FENCED(&memory, double, c->shape.hidden, "exact");
+  for (int32_t e = 0; e < c->shape.num_experts; ++e) {
+    experts[e] = layer_case_expert(c, e, &memory);
+  }
+  oracle_layer_make(&c->shape, experts, &oracle);
+  double largest = 0.0;
+  for (int64_t t = begin; t < end; ++t) {
+    oracle_forward(&oracle, c->hidden + t * c->shape.hidden, c->ids + t * c->shape.top_k,
+                   c->weights + t * c->shape.top_k, exact);
+    const double distance = oracle_distance(outputs + t * c->shape.hidden, exact, c->shape.hidden);
+    largest = isnan(largest) || distance <= largest ? largest : distance;
+  }
+  oracle_layer_free(&oracle);
+  fences_free(&memory);
+  return largest;
+}
+
+double layer_case_tolerance(sy_mode mode) { return mode == SY_MODE_W4A4 ? 0.05 : 0.005; }

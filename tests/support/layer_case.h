@@ -133,4 +133,13 @@ size_t layer_case_row_bytes(const struct layer_case *c, sy_dtype dtype);
 bool same_bits(const struct layer_case *c, sy_dtype dtype, const void *got, const void *expected,
                int64_t begin, int64_t end, const char *what);
 
+/* Judges the outputs (f32) of tokens [begin, end) from end to end: the largest relative L2 distance
+ * of a token from the float64 oracle, which rounds and quantises as the layer does. NaN if a value
+ * is. */
+double layer_case_distance(const struct layer_case *c, const float *outputs, int64_t begin,
+                           int64_t end);
+
+/* A distance that honest rounding keeps within, by mode: return rows are BF16, and codes flip. */
+double layer_case_tolerance(sy_mode mode);
+
 #endif
