@@ -136,7 +136,7 @@ TEST(an_index_that_leads_elsewhere_is_refused) {
       "\"..safetensors\"",
       "\".safetensors\"",
       "\"\"",
-      "\"config.json\"",
+      "\"pytorch_model.bin\"",
       "\"x\\nsafetensors.safetensors\"",
       "7",
       "null",
