@@ -90,8 +90,7 @@ SY_API const char *sy_last_error(const sy_group *group);
  *   threads: any. errors: none. */
 SY_API const char *sy_backend(void);
 
-/* ---- The layer's shape --------------------------------------------------------------------------
- */
+/* ---- The layer's shape ---------------------------------------------------------------------- */
 
 /* How weights are stored and how rows travel. E2M1 codes carry a UE4M3 scale per 16 along the
  * contraction and one f32 global scale: NVFP4. value = code * block scale * global scale. */

@@ -3,10 +3,11 @@
  *   | 3 global scales | biases | FC1 tiles: gate 0, up 0, gate 1, up 1, ... | FC2 tiles: 0, 1, ...
  * |
  *
- * A tile is SY_TILE output rows over the whole contraction, cut into blocks of 16 columns; a block
- * holds its SY_TILE * 16 weights column by column, so that a lane is an output row:
- *   NVFP4  16 scales | 8 x 16 bytes: byte [j][lane] has column 2j low, 2j + 1 high    144 B
- *   BF16   16 x 16 values: [column][lane]                                             512 B */
+ * A tile is SY_TILE output rows over the whole contraction, cut into blocks of 16 columns. A lane is an
+ * output row. Tiles start at multiples of 64:
+ *   NVFP4  | codes of block 0, 1, ... | scales of block 0, 1, ... |
+ *          128 B of codes: byte [j][lane] has column 2j low, 2j + 1 high; 16 B of scales: [lane]
+ *   BF16   | block 0, 1, ... |: 16 x 16 values [column][lane], 512 B */
 #ifndef SY_KERNELS_CPU_EXPERT_LAYOUT_H
 #define SY_KERNELS_CPU_EXPERT_LAYOUT_H
 
@@ -14,7 +15,8 @@
 
 #define SY_TILE 16
 #define SY_BLOCK 16
-#define SY_FP4_BLOCK_BYTES (SY_TILE + SY_TILE * SY_BLOCK / 2)
+#define SY_FP4_CODE_BYTES (SY_TILE * SY_BLOCK / 2)
+#define SY_FP4_SCALE_BYTES SY_TILE
 #define SY_BF16_BLOCK_BYTES (SY_TILE * SY_BLOCK * 2)
 
 enum sy_projection { SY_GATE = 0, SY_UP = 1, SY_DOWN = 2, SY_NUM_PROJECTIONS = 3 };
@@ -34,19 +36,24 @@ static inline bool sy_is_gated(sy_activation activation) {
   return activation != SY_ACTIVATION_RELU2;
 }
 
+static inline size_t sy_tile_bytes(sy_mode mode, size_t columns) {
+  const size_t block_bytes =
+      mode == SY_MODE_BF16 ? SY_BF16_BLOCK_BYTES : SY_FP4_CODE_BYTES + SY_FP4_SCALE_BYTES;
+  return sy_align_up(columns / SY_BLOCK * block_bytes, 64);
+}
+
 /* Bounds: hidden, intermediate <= 2^20, so that every product fits in 64 bits. */
 static inline struct sy_expert_layout sy_expert_layout_make(const struct sy_stage_env *env) {
   const size_t h = (size_t)env->hidden;
   const size_t i = (size_t)env->intermediate;
-  const size_t block_bytes = env->mode == SY_MODE_BF16 ? SY_BF16_BLOCK_BYTES : SY_FP4_BLOCK_BYTES;
   struct sy_expert_layout layout;
   layout.fc1_projections = sy_is_gated(env->activation) ? 2 : 1;
   layout.bias[SY_GATE] = SY_NUM_PROJECTIONS * sizeof(float);
   layout.bias[SY_UP] = layout.bias[SY_GATE] + (env->has_bias ? i * sizeof(float) : 0);
   layout.bias[SY_DOWN] = layout.bias[SY_UP] + (env->has_bias ? i * sizeof(float) : 0);
   layout.fc1 = sy_align_up(layout.bias[SY_DOWN] + (env->has_bias ? h * sizeof(float) : 0), 64);
-  layout.fc1_tile_bytes = h / SY_BLOCK * block_bytes;
-  layout.fc2_tile_bytes = i / SY_BLOCK * block_bytes;
+  layout.fc1_tile_bytes = sy_tile_bytes(env->mode, h);
+  layout.fc2_tile_bytes = sy_tile_bytes(env->mode, i);
   const size_t fc1_tiles = i / SY_TILE * (size_t)layout.fc1_projections;
   layout.fc2 = sy_align_up(layout.fc1 + fc1_tiles * layout.fc1_tile_bytes, 64);
   layout.bytes = sy_align_up(layout.fc2 + h / SY_TILE * layout.fc2_tile_bytes, 64);

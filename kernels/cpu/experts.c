@@ -2,24 +2,24 @@
  *
  * Order of sums, fixed by the layer's shape alone. A contraction is cut into blocks of 16 columns,
  * added in ascending order:
+ *
  *   w4a4   sum += float(dot) * (row scale * weight scale); dot is of doubled codes, exact in int32
- *          (<= 2304), and so is the product in f32 (20 bits): only the addition rounds. FC2 sums
- * each slice of 128 columns by itself, times the slice's global scale, slices ascending. w4a16  dot
- * = fma chain over the block's columns, ascending; sum = fma(dot, weight scale, sum) bf16   the
- * same dot; sum += dot A lane is an output row, so that SIMD of any width adds in this same order.
- * Global scales and biases come last: w4a4 FC1 (sum / 4) * (row global * weight global), FC2 (sum /
- * 4) * weight global; w4a16 sum * weight global.
+ *          (<= 2304), and so is the product in f32 (20 bits): only the addition rounds. FC2 sums each
+ *          slice of 128 columns by itself, times the slice's global scale, slices ascending.
+ *   w4a16  dot = fma chain over the block's columns, ascending; sum = fma(dot, weight scale, sum)
+ *   bf16   the same dot; sum += dot
+ *
+ * A lane is an output row, so that SIMD of any width adds in this same order. Global scales and
+ * biases come last: w4a4 FC1 (sum / 4) * (row global * weight global), FC2 (sum / 4) * weight global;
+ * w4a16 sum * weight global.
  *
  * This file is compiled once per instruction level (SY_CPU_SUFFIX): the compiler makes vectors of
  * the inner loops over lanes, and every level gives the same bits.
  *
  * Work is cut into units of one active expert x 128 output rows; FC2 begins when FC1 is done. */
-#include <string.h>
-
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/cpu.h"
-#include "kernels/cpu/expert_layout.h"
-#include "kernels/fp4.h"
+#include "kernels/cpu/expert_view.h"
 
 #define CONCAT_(a, b) a##b
 #define CONCAT(a, b) CONCAT_(a, b)
@@ -35,10 +35,7 @@ struct operand {
   const uint8_t *scales[ROWS];
 };
 
-static inline int min_int(int64_t a, int64_t b) { return (int)(a < b ? a : b); }
-
-/* ---- Dots: sum[row][lane] over blocks [begin, end) of one tile ----------------------------------
- */
+/* ---- Dots: sum[row][lane] over blocks [begin, end) of one tile ------------------------------ */
 
 /* sy_e2m1_doubled of every code. */
 static const int8_t doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
@@ -56,8 +53,7 @@ static inline int8_t doubled_in_bytes(uint8_t code) {
   return code > 7u ? (int8_t)-magnitude : magnitude;
 }
 
-static void decode_fp4(const uint8_t *block, struct fp4_ints *w) {
-  const uint8_t *codes = block + SY_TILE;
+static void decode_fp4(const uint8_t *codes, struct fp4_ints *w) {
   int16_t *even = &w->even[0][0];
   int16_t *odd = &w->odd[0][0];
 #pragma omp simd
@@ -70,9 +66,9 @@ static void decode_fp4(const uint8_t *block, struct fp4_ints *w) {
   }
 }
 
-static void decode_fp4_floats(const uint8_t *block, float (*w)[SY_TILE]) {
+static void decode_fp4_floats(const uint8_t *codes, float (*w)[SY_TILE]) {
   struct fp4_ints ints;
-  decode_fp4(block, &ints);
+  decode_fp4(codes, &ints);
   for (int j = 0; j < SY_BLOCK / 2; ++j) {
 #pragma omp simd
     for (int lane = 0; lane < SY_TILE; ++lane) {
@@ -92,20 +88,20 @@ static void decode_bf16(const uint8_t *block, float (*w)[SY_TILE]) {
   }
 }
 
-static void decode_scales(const uint8_t *block, float *scales) {
+static void decode_scales(const uint8_t *codes, float *scales) {
 #pragma omp simd
   for (int lane = 0; lane < SY_TILE; ++lane) {
-    scales[lane] = sy_e4m3_to_f32(block[lane]);
+    scales[lane] = sy_e4m3_to_f32(codes[lane]);
   }
 }
 
-static void dot_w4a4(const uint8_t *tile, const struct operand *x, int rows, int64_t begin,
+static void dot_w4a4(const struct tile *tile, const struct operand *x, int rows, int64_t begin,
                      int64_t end, float (*sum)[SY_TILE]) {
   for (int64_t b = begin; b < end; ++b) {
     struct fp4_ints w;
     float w_scale[SY_TILE];
-    decode_fp4(tile + b * SY_FP4_BLOCK_BYTES, &w);
-    decode_scales(tile + b * SY_FP4_BLOCK_BYTES, w_scale);
+    decode_fp4(tile->data + b * SY_FP4_CODE_BYTES, &w);
+    decode_scales(tile->scales + b * SY_FP4_SCALE_BYTES, w_scale);
     for (int r = 0; r < rows; ++r) {
       const uint8_t *codes = x->data[r] + b * (SY_BLOCK / 2);
       const float x_scale = sy_e4m3_to_f32(x->scales[r][b]);
@@ -150,14 +146,14 @@ static void dot_block(const uint8_t *x, const float (*w)[SY_TILE], float *dot) {
   }
 }
 
-static void dot_w4a16(const uint8_t *tile, const struct operand *x, int rows, int64_t begin,
+static void dot_w4a16(const struct tile *tile, const struct operand *x, int rows, int64_t begin,
                       int64_t end, float (*sum)[SY_TILE]) {
   for (int64_t b = begin; b < end; ++b) {
     float w[SY_BLOCK][SY_TILE];
     float w_scale[SY_TILE];
     float dot[SY_TILE];
-    decode_fp4_floats(tile + b * SY_FP4_BLOCK_BYTES, w);
-    decode_scales(tile + b * SY_FP4_BLOCK_BYTES, w_scale);
+    decode_fp4_floats(tile->data + b * SY_FP4_CODE_BYTES, w);
+    decode_scales(tile->scales + b * SY_FP4_SCALE_BYTES, w_scale);
     for (int r = 0; r < rows; ++r) {
       dot_block(x->data[r] + b * SY_BLOCK * 2, (const float(*)[SY_TILE])w, dot);
 #pragma omp simd
@@ -168,12 +164,12 @@ static void dot_w4a16(const uint8_t *tile, const struct operand *x, int rows, in
   }
 }
 
-static void dot_bf16(const uint8_t *tile, const struct operand *x, int rows, int64_t begin,
+static void dot_bf16(const struct tile *tile, const struct operand *x, int rows, int64_t begin,
                      int64_t end, float (*sum)[SY_TILE]) {
   for (int64_t b = begin; b < end; ++b) {
     float w[SY_BLOCK][SY_TILE];
     float dot[SY_TILE];
-    decode_bf16(tile + b * SY_BF16_BLOCK_BYTES, w);
+    decode_bf16(tile->data + b * SY_BF16_BLOCK_BYTES, w);
     for (int r = 0; r < rows; ++r) {
       dot_block(x->data[r] + b * SY_BLOCK * 2, (const float(*)[SY_TILE])w, dot);
 #pragma omp simd
@@ -184,8 +180,8 @@ static void dot_bf16(const uint8_t *tile, const struct operand *x, int rows, int
   }
 }
 
-static void dot(sy_mode mode, const uint8_t *tile, const struct operand *x, int rows, int64_t begin,
-                int64_t end, float (*sum)[SY_TILE]) {
+static void dot(sy_mode mode, const struct tile *tile, const struct operand *x, int rows,
+                int64_t begin, int64_t end, float (*sum)[SY_TILE]) {
   memset(sum, 0, (size_t)rows * sizeof sum[0]);
   switch (mode) {
   case SY_MODE_W4A4:
@@ -200,28 +196,7 @@ static void dot(sy_mode mode, const uint8_t *tile, const struct operand *x, int 
   }
 }
 
-/* ---- FC1 ----------------------------------------------------------------------------------------
- */
-
-/* Everything that stays the same while one expert is computed. */
-struct expert {
-  const struct sy_stage_env *env;
-  const struct sy_experts_args *args;
-  struct sy_expert_layout layout;
-  const uint8_t *data;
-  const float *globals;
-  int32_t begin, end; /* its routed rows */
-};
-
-static const float *bias_of(const struct expert *e, enum sy_projection p) {
-  return (const float *)(const void *)(e->data + e->layout.bias[p]);
-}
-
-/* The received row behind a routed row. */
-static const uint8_t *source_row(const struct expert *e, int32_t routed_row) {
-  const struct sy_routed *routed = e->args->routed;
-  return routed->received_row[routed->routed_source[routed_row]];
-}
+/* ---- FC1 ---------------------------------------------------------------------------------------- */
 
 static struct operand received_operand(const struct expert *e, int32_t first, int rows) {
   struct operand x;
@@ -237,21 +212,14 @@ static void fc1_projection(const struct expert *e, enum sy_projection p, int64_t
                            int columns, const struct operand *x, int32_t first, int rows,
                            float (*out)[SLICE]) {
   const int64_t blocks = e->env->hidden / SY_BLOCK;
-  const int within_pair = e->layout.fc1_projections == 2 && p == SY_UP ? 1 : 0;
+  const bool w4a4 = e->env->mode == SY_MODE_W4A4;
   for (int c = 0; c < columns; c += SY_TILE) {
-    const int64_t tile = (column + c) / SY_TILE * e->layout.fc1_projections + within_pair;
+    const struct tile tile = tile_at(e, p, column + c);
     float sum[ROWS][SY_TILE];
-    dot(e->env->mode, e->data + e->layout.fc1 + (size_t)tile * e->layout.fc1_tile_bytes, x, rows, 0,
-        blocks, sum);
+    dot(e->env->mode, &tile, x, rows, 0, blocks, sum);
     for (int r = 0; r < rows; ++r) {
-      float scale = e->globals[p];
-      float sum_scale = 1.0f;
-      if (e->env->mode == SY_MODE_W4A4) {
-        float row_global;
-        memcpy(&row_global, source_row(e, first + r) + e->env->wire_row.global, sizeof row_global);
-        scale = row_global * scale;
-        sum_scale = 0.25f;
-      }
+      const float sum_scale = w4a4 ? 0.25f : 1.0f;
+      const float scale = w4a4 ? source_global(e, first + r) * e->globals[p] : e->globals[p];
       for (int lane = 0; lane < SY_TILE; ++lane) {
         const float y = (sum_scale * sum[r][lane]) * scale;
         out[r][c + lane] = e->env->has_bias ? y + bias_of(e, p)[column + c + lane] : y;
@@ -260,30 +228,16 @@ static void fc1_projection(const struct expert *e, enum sy_projection p, int64_t
   }
 }
 
-static void store_trace(const struct expert *e, int64_t column, int columns, int32_t routed_row,
-                        const float *gate, const float *up) {
-  if (e->args->fc1_trace != NULL) {
-    float *trace = e->args->fc1_trace + (int64_t)routed_row * 2 * e->env->intermediate + column;
-    memcpy(trace, gate, (size_t)columns * sizeof *gate);
-    memcpy(trace + e->env->intermediate, up, (size_t)columns * sizeof *up);
-  }
-}
-
 /* One slice of one row's intermediate: NVFP4 with a global scale of its own, or BF16. */
 static void store_intermediate(const struct expert *e, int64_t column, int columns,
                                int32_t routed_row, const float *values) {
-  const struct sy_stage_env *env = e->env;
-  const struct sy_experts_args *args = e->args;
-  uint8_t *row = args->intermediate +
-                 (size_t)routed_row * sy_intermediate_row_bytes(env->mode, env->intermediate);
-  if (env->mode == SY_MODE_W4A4) {
-    const int64_t slices = (env->intermediate + SLICE - 1) / SLICE;
-    args->intermediate_global[routed_row * slices + column / SLICE] = sy_nvfp4_quantise(
-        values, columns, row + column / 2,
-        args->intermediate_scales + (routed_row * env->intermediate + column) / SY_BLOCK);
+  const struct intermediate row = intermediate_at(e, routed_row);
+  if (e->env->mode == SY_MODE_W4A4) {
+    row.globals[column / SLICE] =
+        sy_nvfp4_quantise(values, columns, row.data + column / 2, row.scales + column / SY_BLOCK);
     return;
   }
-  uint16_t *out = (uint16_t *)(void *)row + column;
+  uint16_t *out = (uint16_t *)(void *)row.data + column;
   for (int c = 0; c < columns; ++c) {
     out[c] = sy_f32_to_bf16(values[c]);
   }
@@ -316,35 +270,28 @@ static void fc1_unit(const struct expert *e, int64_t slice) {
   }
 }
 
-/* ---- FC2 ----------------------------------------------------------------------------------------
- */
+/* ---- FC2 ---------------------------------------------------------------------------------------- */
 
 static struct operand intermediate_operand(const struct expert *e, int32_t first, int rows) {
-  const struct sy_stage_env *env = e->env;
-  const size_t row_bytes = sy_intermediate_row_bytes(env->mode, env->intermediate);
   struct operand x;
   for (int r = 0; r < rows; ++r) {
-    const size_t row = (size_t)(first + r);
-    x.data[r] = e->args->intermediate + row * row_bytes;
-    x.scales[r] = env->mode != SY_MODE_W4A4
-                      ? NULL
-                      : e->args->intermediate_scales + row * (size_t)env->intermediate / SY_BLOCK;
+    const struct intermediate row = intermediate_at(e, first + r);
+    x.data[r] = row.data;
+    x.scales[r] = row.scales;
   }
   return x;
 }
 
 /* w4a4: slices ascending, each with the global scale of its row. */
-static void dot_slices(const struct expert *e, const uint8_t *tile, const struct operand *x,
+static void dot_slices(const struct expert *e, const struct tile *tile, const struct operand *x,
                        int32_t first, int rows, float (*total)[SY_TILE]) {
   const int64_t blocks = e->env->intermediate / SY_BLOCK;
-  const int64_t slices = (blocks + SLICE_BLOCKS - 1) / SLICE_BLOCKS;
   memset(total, 0, (size_t)rows * sizeof total[0]);
-  for (int64_t s = 0; s < slices; ++s) {
+  for (int64_t begin = 0; begin < blocks; begin += SLICE_BLOCKS) {
     float sum[ROWS][SY_TILE];
-    const int64_t begin = s * SLICE_BLOCKS;
     dot(SY_MODE_W4A4, tile, x, rows, begin, begin + min_int(SLICE_BLOCKS, blocks - begin), sum);
     for (int r = 0; r < rows; ++r) {
-      const float global = e->args->intermediate_global[(first + r) * slices + s];
+      const float global = intermediate_at(e, first + r).globals[begin / SLICE_BLOCKS];
       for (int lane = 0; lane < SY_TILE; ++lane) {
         total[r][lane] += sum[r][lane] * global;
       }
@@ -362,13 +309,12 @@ static void fc2_unit(const struct expert *e, int64_t slice) {
     const int rows = min_int(ROWS, e->end - first);
     const struct operand x = intermediate_operand(e, first, rows);
     for (int64_t c = column; c < column + columns; c += SY_TILE) {
-      const uint8_t *tile =
-          e->data + e->layout.fc2 + (size_t)(c / SY_TILE) * e->layout.fc2_tile_bytes;
+      const struct tile tile = tile_at(e, SY_DOWN, c);
       float sum[ROWS][SY_TILE];
       if (w4a4) {
-        dot_slices(e, tile, &x, first, rows, sum);
+        dot_slices(e, &tile, &x, first, rows, sum);
       } else {
-        dot(env->mode, tile, &x, rows, 0, env->intermediate / SY_BLOCK, sum);
+        dot(env->mode, &tile, &x, rows, 0, env->intermediate / SY_BLOCK, sum);
       }
       for (int r = 0; r < rows; ++r) {
         float *out = e->args->expert_out + (int64_t)(first + r) * env->hidden + c;
@@ -381,21 +327,7 @@ static void fc2_unit(const struct expert *e, int64_t slice) {
   }
 }
 
-/* ---- Entry --------------------------------------------------------------------------------------
- */
-
-static struct expert active_expert(const struct sy_stage_env *env,
-                                   const struct sy_experts_args *args, int64_t active) {
-  const int32_t local = args->routed->active_expert[active];
-  const uint8_t *data = args->weights + (size_t)local * args->expert_bytes;
-  return (struct expert){.env = env,
-                         .args = args,
-                         .layout = sy_expert_layout_make(env),
-                         .data = data,
-                         .globals = (const float *)(const void *)data,
-                         .begin = args->routed->expert_offset[local],
-                         .end = args->routed->expert_offset[local + 1]};
-}
+/* ---- Entry -------------------------------------------------------------------------------------- */
 
 sy_status EXPERTS_ENTRY(const struct sy_stage_env *env, const struct sy_experts_args *args) {
   const int64_t active = args->routed->num_active;

@@ -37,18 +37,18 @@ static sy_status find_amax(const struct matrix *m, float *amax_out, struct sy_ba
   return SY_OK;
 }
 
-/* 16 rows x 16 columns at (row, column) -> one NVFP4 block of a tile. */
+/* 16 rows x 16 columns at (row, column) -> one block's codes and scales. */
 static void pack_fp4_block(const struct matrix *m, int64_t row, int64_t column, float global,
-                           unsigned char *block) {
+                           unsigned char *codes, unsigned char *scales) {
   for (int lane = 0; lane < SY_TILE; ++lane) {
     float x[SY_BLOCK];
-    uint8_t codes[SY_BLOCK / 2];
+    uint8_t pairs[SY_BLOCK / 2];
     for (int k = 0; k < SY_BLOCK; ++k) {
       x[k] = at(m, row + lane, column + k);
     }
-    sy_nvfp4_quantise_block(x, global, codes, &block[lane]);
+    sy_nvfp4_quantise_block(x, global, pairs, &scales[lane]);
     for (int j = 0; j < SY_BLOCK / 2; ++j) {
-      block[SY_TILE + j * SY_TILE + lane] = codes[j];
+      codes[j * SY_TILE + lane] = pairs[j];
     }
   }
 }
@@ -74,16 +74,17 @@ static sy_status pack_projection(const struct sy_stage_env *env, const struct ma
   }
   const bool bf16 = env->mode == SY_MODE_BF16;
   const float global = bf16 ? 1.0f : sy_nvfp4_global(amax);
-  const size_t block_bytes = bf16 ? SY_BF16_BLOCK_BYTES : SY_FP4_BLOCK_BYTES;
+  const size_t blocks = (size_t)m->columns / SY_BLOCK;
   for (int64_t row = 0; row < m->rows; row += SY_TILE) {
-    unsigned char *block = tiles + (size_t)(row / SY_TILE) * tile_stride;
-    for (int64_t column = 0; column < m->columns; column += SY_BLOCK) {
+    unsigned char *tile = tiles + (size_t)(row / SY_TILE) * tile_stride;
+    for (size_t b = 0; b < blocks; ++b) {
+      const int64_t column = (int64_t)b * SY_BLOCK;
       if (bf16) {
-        pack_bf16_block(m, row, column, block);
+        pack_bf16_block(m, row, column, tile + b * SY_BF16_BLOCK_BYTES);
       } else {
-        pack_fp4_block(m, row, column, global, block);
+        pack_fp4_block(m, row, column, global, tile + b * SY_FP4_CODE_BYTES,
+                       tile + blocks * SY_FP4_CODE_BYTES + b * SY_FP4_SCALE_BYTES);
       }
-      block += block_bytes;
     }
   }
   *global_out = global;
