@@ -1,5 +1,5 @@
 /* Model families: how config.json and the tensors of each are named. A family is one table in one
- * file, and one line of the list in family.c. */
+ * file, its declaration below, and its place in the list of family.c. */
 #ifndef SY_RUNTIME_CHECKPOINT_FAMILY_H
 #define SY_RUNTIME_CHECKPOINT_FAMILY_H
 
