@@ -67,23 +67,29 @@ static int print(struct session *session, const struct rank_facts *ranks, bool j
   return CLI_OK;
 }
 
+/* Collective. */
+static int gather_and_print(struct session *session, const struct rank_facts *mine, bool json) {
+  struct rank_facts *ranks = calloc((size_t)session->world, sizeof *ranks);
+  if (ranks == NULL) {
+    return session_fail(session, CLI_FAILED, "out of memory for %d ranks", session->world);
+  }
+  int code = CLI_OK;
+  if (!peers_allgather(mine, ranks, sizeof *mine)) {
+    code = session_fail(session, CLI_PEER, "the ranks cannot reach each other");
+  } else if (session->rank == 0) {
+    code = print(session, ranks, json);
+  }
+  free(ranks);
+  return code;
+}
+
 int info_command(struct session *session, int argc, char **argv) {
   struct flags flags = {.json = false};
   struct rank_facts mine;
-  struct rank_facts *ranks = calloc((size_t)session->world, sizeof *ranks);
-  int code = ranks != NULL
-                 ? options_parse(session, &page, argc, argv, &flags)
-                 : session_fail(session, CLI_FAILED, "out of memory for %d ranks", session->world);
+  int code = options_parse(session, &page, argc, argv, &flags);
   if (code == CLI_OK) {
     code = discover(session, &mine);
   }
   code = session_agree(session, code);
-  if (code == CLI_OK && !peers_allgather(&mine, ranks, sizeof mine)) {
-    code = session_fail(session, CLI_PEER, "the ranks cannot reach each other");
-  }
-  if (code == CLI_OK && session->rank == 0) {
-    code = print(session, ranks, flags.json);
-  }
-  free(ranks);
-  return code;
+  return code == CLI_OK ? gather_and_print(session, &mine, flags.json) : code;
 }

@@ -9,7 +9,7 @@ static bool is_open;
 
 static bool is_above_one(const char *variable) {
   const char *text = getenv(variable);
-  return text != NULL && atoi(text) > 1;
+  return text != NULL && strtol(text, NULL, 10) > 1;
 }
 
 /* MPI_Init takes long and may start helper processes, so that it is called only where a launcher

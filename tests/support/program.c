@@ -1,11 +1,15 @@
 #include "tests/support/program.h"
 
 #include <fcntl.h>
+#include <spawn.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+extern char **environ; /* unistd.h declares it for GNU sources only */
 
 /* Splits in place at spaces; ends with NULL. The caller frees the array. */
 static char **split(char *line) {
@@ -44,16 +48,19 @@ static char *read_all(FILE *file) {
   abort(); /* a test without memory has nothing to say */
 }
 
+/* posix_spawn, because a fork under qemu's user emulation may never return in the child. */
 static int spawn(char **words, int out, int err) {
-  const pid_t child = fork();
-  if (child == 0) {
-    dup2(out, STDOUT_FILENO);
-    dup2(err, STDERR_FILENO);
-    execvp(words[0], words);
-    _exit(127);
-  }
+  posix_spawn_file_actions_t actions;
+  pid_t child = 0;
   int status = 0;
-  if (child < 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status)) {
+  if (posix_spawn_file_actions_init(&actions) != 0) {
+    return -1;
+  }
+  const bool spawned = posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO) == 0 &&
+                       posix_spawn_file_actions_adddup2(&actions, err, STDERR_FILENO) == 0 &&
+                       posix_spawnp(&child, words[0], &actions, NULL, words, environ) == 0;
+  posix_spawn_file_actions_destroy(&actions);
+  if (!spawned || waitpid(child, &status, 0) != child || !WIFEXITED(status)) {
     return -1;
   }
   return WEXITSTATUS(status);
