@@ -45,6 +45,8 @@ foreach(reference IN LISTS lm_references)
   sy_add_lm_test(score.${mode}.whole SCRIPT score LABELS slow
     CASE worlds_agree ${mode} 33 ${all_33} ${tolerance} 4 8)
 endforeach()
+sy_add_lm_test(score.w4a4.per_rank.whole SCRIPT score LABELS slow
+  CASE per_rank_is_near w4a4 33 4 8)
 sy_add_lm_test(score.ways_agree SCRIPT score LABELS ${lm_quick} CASE ways_agree)
 sy_add_lm_test(score.table_adds_up SCRIPT score CASE table_adds_up)
 
@@ -52,6 +54,9 @@ foreach(case IN ITEMS greedy_is_the_same_on_every_world drawn_is_the_same_on_eve
     prefill_and_decode_agree fewer_prompts_than_ranks positions_end)
   sy_add_lm_test(generate.${case} SCRIPT generate CASE ${case})
 endforeach()
+# These two run under the sanitizers as well.
+set_property(TEST lm.generate.greedy_is_the_same_on_every_world lm.generate.fewer_prompts_than_ranks
+  APPEND PROPERTY LABELS w4)
 foreach(case IN ITEMS wrong_flags wrong_values wrong_files wrong_config ranks_speak_with_one_voice
     one_rank_fails stopped_rank_is_named)
   sy_add_lm_test(errors.${case} SCRIPT errors CASE ${case})

@@ -2,8 +2,7 @@
 # What is wrong is named, once, and gives the exit code that --help documents.
 . "$(dirname "$0")/test_lm_support.sh"
 
-# refuses <code> <sentence> <arguments of lm...>: alone; on three ranks too if the sentence begins
-# with '3:'.
+# refuses <code> <sentence> <arguments of lm...>: says that and nothing else.
 refuses() {
   expected=$1 sentence=$2
   shift 2
@@ -35,6 +34,7 @@ wrong_values() {
   m="--model $model" t="--text $model/sample.txt"
   refuses 2 "--quant: 'fp8' is not one of w4a4, w4a16, bf16" score $m $t --quant fp8
   refuses 2 "--combine: 'sum' is not one of per_rank, per_slot" score $m $t --combine sum
+  refuses 2 "--return: 'f16' is not one of bf16, f32" score $m $t --return f16
   refuses 2 "--strategy: 'x' is not one of auto, exact, fixed, gather" score $m $t --strategy x
   refuses 2 "--max-windows: '0' is not a whole number from 1 to 2147483647" score $m $t --max-windows 0
   refuses 2 "--wave-tokens: '-4' is not a whole number from 1 to" score $m $t --wave-tokens -4
@@ -114,7 +114,7 @@ stopped_rank_is_named() {
   cat >"$scratch/start" <<SCRIPT
 #!/bin/sh
 echo \$\$ >"$scratch/pid.\$OMPI_COMM_WORLD_RANK"
-exec "$lm" generate --model "$model" --prompt 'In the ' --max-tokens 500 --timeout 2
+exec "$lm" generate --model "$model" --prompt 'In the ' --max-tokens 500 --timeout 5
 SCRIPT
   chmod +x "$scratch/start"
   $mpirun 3 "$scratch/start" >"$scratch/out" 2>"$scratch/err" </dev/null &

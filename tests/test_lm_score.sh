@@ -27,7 +27,9 @@ worlds_agree() {
   done
 }
 
-# per_rank_is_near <mode> <windows> <world...>: within 0.0005 of one rank alone.
+# per_rank_is_near <mode> <windows> <world...>: within 0.0005 of one rank alone. (With rows that
+# return as bf16 it would be 0.002 for w4a4: their rounding, which depends on the number of ranks,
+# flips codes of the next layer.)
 per_rank_is_near() {
   mode=$1 windows=$2
   shift 2
@@ -70,7 +72,7 @@ table_adds_up() {
   expect_code 0
   expect_equal "$(grep -c '^   [0-2] ' "$scratch/out")" 3 "lines of the table"
   expect_equal "$(grep -c 'bits per byte' "$scratch/out")" 1 "lines with the figure"
-  grep -q '^loading: 8.* MB/s$' "$scratch/err" || fail "no line says what was loaded"
+  grep -q '^loading: 10.6 of 10.6 MB, ' "$scratch/err" || fail "no line says what was loaded"
 }
 
 "$@"

@@ -255,20 +255,19 @@ static json_t *texts_json(const struct generate *g) {
   return texts;
 }
 
-static enum lm_exit print(const struct generate *g, const struct lm_report *report,
-                          double seconds) {
+static enum lm_exit print_json(const struct generate *g, const struct lm_report *report) {
+  json_t *object = json_pack("{s:o, s:s, s:s}", "texts", texts_json(g), "prefill_strategy",
+                             lm_strategy_name(lm_plan_strategy(g->prefill)), "decode_strategy",
+                             lm_strategy_name(lm_plan_strategy(g->decode)));
+  json_object_update_new(object, lm_report_json(report, g->session->options));
+  return lm_print_json(g->session->team, object);
+}
+
+/* The first text is there already. */
+static enum lm_exit print(const struct generate *g, const struct lm_report *report) {
   const struct lm_options *options = g->session->options;
-  struct lm_team *team = g->session->team;
-  const char *quant = lm_quant_name(options->quant);
-  const char *combine = lm_combine_name(options->combine);
-  const char *prefill = lm_strategy_name(lm_plan_strategy(g->prefill));
-  const char *decode = lm_strategy_name(lm_plan_strategy(g->decode));
   if (options->json) {
-    return lm_print_json(team, json_pack("{s:o, s:i, s:s, s:s, s:s, s:s, s:f, s:o}", "texts",
-                                         texts_json(g), "world", (int)team->world, "quant", quant,
-                                         "combine", combine, "prefill_strategy", prefill,
-                                         "decode_strategy", decode, "seconds", seconds, "ranks",
-                                         lm_report_json(report)));
+    return print_json(g, report);
   }
   for (int32_t j = 1; j < options->num_prompts; ++j) {
     putchar('\n');
@@ -278,8 +277,12 @@ static enum lm_exit print(const struct generate *g, const struct lm_report *repo
   putchar('\n');
   fflush(stdout);
   const int64_t bytes = (int64_t)options->num_prompts * g->num_bytes;
-  fprintf(stderr, "\n%lld bytes, %.1f per second, world %d, %s, %s, prompts %s, then %s\n\n",
-          (long long)bytes, (double)bytes / seconds, team->world, quant, combine, prefill, decode);
+  fprintf(stderr, "\n%lld bytes, %.1f per second; ", (long long)bytes,
+          (double)bytes / report->seconds);
+  fprintf(stderr, "world %d, %s, %s %s, prompts %s, then %s\n\n", report->world,
+          lm_quant_name(options->quant), lm_combine_name(options->combine),
+          lm_return_name(options->return_dtype), lm_strategy_name(lm_plan_strategy(g->prefill)),
+          lm_strategy_name(lm_plan_strategy(g->decode)));
   lm_report_print(report, stderr);
   return LM_OK;
 }
@@ -296,12 +299,12 @@ enum lm_exit lm_generate(struct lm_session *session) {
   if (code == LM_OK) {
     code = lm_team_agree(team, generate_text(&g));
   }
-  const double seconds = lm_seconds() - begun;
+  report.seconds = lm_seconds() - begun;
   if (code == LM_OK) {
     code = lm_team_agree(team, lm_report_gather(&report, team, session->group));
   }
   if (code == LM_OK) {
-    code = lm_team_agree(team, team->rank == 0 ? print(&g, &report, seconds) : LM_OK);
+    code = lm_team_agree(team, team->rank == 0 ? print(&g, &report) : LM_OK);
   }
   lm_report_destroy(&report);
   tear_down(&g);

@@ -33,8 +33,12 @@ static const char *const help[] = {
     "  --model DIR          checkpoint: config.json and safetensors\n"
     "  --quant MODE         w4a4, w4a16 or bf16: the experts' weights and activations\n"
     "                       (default: w4a4)\n"
-    "  --combine HOW        per_slot: the same bits on any number of ranks; per_rank: fewer bytes\n"
+    "  --combine HOW        per_slot: a row returns for each expert of a token, and any number of\n"
+    "                       ranks gives the same bits; per_rank: one for each rank, with a sum\n"
     "                       (default: per_slot)\n"
+    "  --return TYPE        bf16 or f32: the rows that return (default: bf16 with per_slot; f32 "
+    "with\n"
+    "                       per_rank, whose rounding depends on the number of ranks)\n"
     "  --strategy HOW       auto, exact, fixed or gather: the exchange between ranks; never "
     "changes\n"
     "                       a result (default: auto)\n"
@@ -68,6 +72,7 @@ static const struct choice quants[] = {
     {"w4a4", SY_MODE_W4A4}, {"w4a16", SY_MODE_W4A16}, {"bf16", SY_MODE_BF16}, {NULL, 0}};
 static const struct choice combines[] = {
     {"per_rank", SY_COMBINE_PER_RANK}, {"per_slot", SY_COMBINE_PER_SLOT}, {NULL, 0}};
+static const struct choice returns[] = {{"bf16", SY_DTYPE_BF16}, {"f32", SY_DTYPE_F32}, {NULL, 0}};
 static const struct choice strategies[] = {{"auto", SY_STRATEGY_AUTO},
                                            {"exact", SY_STRATEGY_EXACT},
                                            {"fixed", SY_STRATEGY_FIXED},
@@ -85,6 +90,7 @@ enum flag {
   FLAG_MAX_WINDOWS,
   FLAG_QUANT,
   FLAG_COMBINE,
+  FLAG_RETURN,
   FLAG_STRATEGY,
   FLAG_WAVE_TOKENS,
   FLAG_CHUNK_ROWS,
@@ -106,6 +112,7 @@ static const struct option long_options[] = {
     {"max-windows", required_argument, NULL, FLAG_MAX_WINDOWS},
     {"quant", required_argument, NULL, FLAG_QUANT},
     {"combine", required_argument, NULL, FLAG_COMBINE},
+    {"return", required_argument, NULL, FLAG_RETURN},
     {"strategy", required_argument, NULL, FLAG_STRATEGY},
     {"wave-tokens", required_argument, NULL, FLAG_WAVE_TOKENS},
     {"chunk-rows", required_argument, NULL, FLAG_CHUNK_ROWS},
@@ -125,6 +132,7 @@ static const char *choice_name(const struct choice *choices, int value) {
 
 const char *lm_quant_name(sy_mode quant) { return choice_name(quants, (int)quant); }
 const char *lm_combine_name(sy_combine combine) { return choice_name(combines, (int)combine); }
+const char *lm_return_name(sy_dtype dtype) { return choice_name(returns, (int)dtype); }
 const char *lm_strategy_name(sy_strategy strategy) {
   return choice_name(strategies, (int)strategy);
 }
@@ -226,19 +234,26 @@ static enum lm_exit take_whole(struct lm_team *team, struct lm_options *options,
 
 static enum lm_exit take_choice(struct lm_team *team, struct lm_options *options, int flag,
                                 const char *text) {
-  const struct choice *choices = flag == FLAG_QUANT     ? quants
-                                 : flag == FLAG_COMBINE ? combines
-                                                        : strategies;
   int value = 0;
-  const enum lm_exit code = parse_choice(team, flag, text, choices, &value);
-  if (flag == FLAG_QUANT) {
+  enum lm_exit code;
+  switch (flag) {
+  case FLAG_QUANT:
+    code = parse_choice(team, flag, text, quants, &value);
     options->quant = (sy_mode)value;
-  } else if (flag == FLAG_COMBINE) {
+    return code;
+  case FLAG_COMBINE:
+    code = parse_choice(team, flag, text, combines, &value);
     options->combine = (sy_combine)value;
-  } else {
+    return code;
+  case FLAG_RETURN:
+    code = parse_choice(team, flag, text, returns, &value);
+    options->return_dtype = (sy_dtype)value;
+    return code;
+  default:
+    code = parse_choice(team, flag, text, strategies, &value);
     options->strategy = (sy_strategy)value;
+    return code;
   }
-  return code;
 }
 
 static enum lm_exit take_prompt(struct lm_team *team, struct lm_options *options,
@@ -267,6 +282,7 @@ static enum lm_exit take_flag(struct lm_team *team, struct lm_options *options, 
     return parse_real(team, flag, text, false, 1.0, &options->top_p);
   case FLAG_QUANT:
   case FLAG_COMBINE:
+  case FLAG_RETURN:
   case FLAG_STRATEGY:
     return take_choice(team, options, flag, text);
   case FLAG_JSON:
@@ -305,9 +321,11 @@ static enum lm_exit fail_unknown(struct lm_team *team, int found, int argc, char
                  optind - 1 < argc ? argv[optind - 1] : "");
 }
 
-/* What several flags say together. */
+static uint32_t flag_bit(int flag) { return UINT32_C(1) << (flag - FLAG_MODEL); }
+
+/* What several flags say together; given has the flag_bit of each flag that was there. */
 static enum lm_exit check_together(struct lm_team *team, struct lm_options *options,
-                                   bool top_p_given) {
+                                   uint32_t given) {
   const char *command = options->command == LM_SCORE ? "score" : "generate";
   if (options->model == NULL) {
     return lm_fail(team, LM_USAGE, "'lm %s' needs --model DIR", command);
@@ -315,10 +333,13 @@ static enum lm_exit check_together(struct lm_team *team, struct lm_options *opti
   if (options->command == LM_SCORE && options->text == NULL) {
     return lm_fail(team, LM_USAGE, "'lm score' needs --text FILE");
   }
-  if (top_p_given && options->temperature == 0.0) {
+  if ((given & flag_bit(FLAG_TOP_P)) != 0 && options->temperature == 0.0) {
     return lm_fail(team, LM_USAGE,
                    "--top-p needs --temperature above 0: without it nothing is "
                    "drawn");
+  }
+  if ((given & flag_bit(FLAG_RETURN)) == 0) {
+    options->return_dtype = options->combine == SY_COMBINE_PER_RANK ? SY_DTYPE_F32 : SY_DTYPE_BF16;
   }
   if (options->num_prompts == 0) {
     options->prompts[options->num_prompts++] = "In the ";
@@ -329,7 +350,7 @@ static enum lm_exit check_together(struct lm_team *team, struct lm_options *opti
 /* The flags after the command. */
 static enum lm_exit parse_flags(struct lm_team *team, int argc, char **argv,
                                 struct lm_options *options) {
-  bool top_p_given = false;
+  uint32_t given = 0;
   opterr = 0;
   int found;
   while ((found = getopt_long(argc, argv, "-:", long_options, NULL)) != -1) {
@@ -343,8 +364,9 @@ static enum lm_exit parse_flags(struct lm_team *team, int argc, char **argv,
       return lm_fail(team, LM_USAGE, "--%s is an option of 'lm %s'", flag_name(found),
                      options->command == LM_SCORE ? "generate" : "score");
     }
-    top_p_given = top_p_given || found == FLAG_TOP_P;
-    const enum lm_exit code = take_flag(team, options, found == 1 ? FLAG_PROMPT : found, optarg);
+    const int flag = found == 1 ? FLAG_PROMPT : found;
+    given |= flag_bit(flag);
+    const enum lm_exit code = take_flag(team, options, flag, optarg);
     if (code != LM_OK || options->command == LM_HELP || options->command == LM_VERSION) {
       return code;
     }
@@ -352,7 +374,7 @@ static enum lm_exit parse_flags(struct lm_team *team, int argc, char **argv,
   if (optind < argc) {
     return lm_fail(team, LM_USAGE, "'%s' is out of place: nothing may follow '--'", argv[optind]);
   }
-  return check_together(team, options, top_p_given);
+  return check_together(team, options, given);
 }
 
 enum lm_exit lm_options_parse(struct lm_team *team, int argc, char **argv,

@@ -19,6 +19,7 @@ struct lm_options {
   const char *model;
   sy_mode quant;
   sy_combine combine;
+  sy_dtype return_dtype;
   sy_strategy strategy;
   int64_t wave_tokens; /* 0: from the plan's budget */
   int64_t chunk_rows;  /* 0: from the plan's budget */
@@ -49,6 +50,7 @@ void lm_options_print_help(void);
 /* Names as on the command line. */
 const char *lm_quant_name(sy_mode quant);
 const char *lm_combine_name(sy_combine combine);
+const char *lm_return_name(sy_dtype return_dtype);
 const char *lm_strategy_name(sy_strategy strategy);
 
 #endif

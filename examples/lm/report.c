@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 enum lm_exit lm_report_gather(struct lm_report *report, struct lm_team *team, sy_group *group) {
-  *report = (struct lm_report){.world = team->world};
+  report->world = team->world;
   sy_stats mine = SY_STATS_INIT;
   const sy_status status = sy_group_stats(group, 0, &mine);
   enum lm_exit code = LM_OK;
@@ -76,12 +76,15 @@ static json_t *rank_json(int32_t rank, const sy_stats *s) {
   return object;
 }
 
-json_t *lm_report_json(const struct lm_report *report) {
+json_t *lm_report_json(const struct lm_report *report, const struct lm_options *options) {
   json_t *ranks = json_array();
   for (int32_t rank = 0; rank < report->world; ++rank) {
     json_array_append_new(ranks, rank_json(rank, &report->ranks[rank]));
   }
-  return ranks;
+  return json_pack("{s:i, s:s, s:s, s:s, s:f, s:o}", "world", (int)report->world, "quant",
+                   lm_quant_name(options->quant), "combine", lm_combine_name(options->combine),
+                   "return", lm_return_name(options->return_dtype), "seconds", report->seconds,
+                   "ranks", ranks);
 }
 
 enum lm_exit lm_print_json(struct lm_team *team, json_t *object) {

@@ -6,11 +6,13 @@
 #include <stdio.h>
 #include <switchyard.h>
 
+#include "options.h"
 #include "team.h"
 
 struct lm_report {
   sy_stats *ranks; /* [world] on rank 0, NULL elsewhere */
   int32_t world;
+  double seconds; /* of the run, without loading */
 };
 
 /* Brings every rank's counters to rank 0. Collective. The report can be destroyed whether this
@@ -20,7 +22,9 @@ void lm_report_destroy(struct lm_report *report);
 
 /* On rank 0. */
 void lm_report_print(const struct lm_report *report, FILE *file);
-json_t *lm_report_json(const struct lm_report *report); /* an array, one object per rank */
+
+/* On rank 0, the last keys of a run's JSON: world, options, seconds, and "ranks", an array. */
+json_t *lm_report_json(const struct lm_report *report, const struct lm_options *options);
 
 /* Prints an object on standard output and releases it. */
 enum lm_exit lm_print_json(struct lm_team *team, json_t *object);

@@ -146,27 +146,25 @@ static double bits_per_byte(const struct score *score) {
   return sum / ((double)score->num_windows * WINDOW);
 }
 
-static enum lm_exit print(const struct score *score, const struct lm_report *report,
-                          double seconds) {
+static enum lm_exit print(const struct score *score, const struct lm_report *report) {
   const struct lm_options *options = score->session->options;
   struct lm_team *team = score->session->team;
-  const char *quant = lm_quant_name(options->quant);
-  const char *combine = lm_combine_name(options->combine);
   const char *strategy = lm_strategy_name(lm_plan_strategy(score->plan));
   const double figure = bits_per_byte(score);
   if (!isfinite(figure)) {
     return lm_fail(team, LM_OTHER, "the model's logits are not finite");
   }
   if (options->json) {
-    return lm_print_json(team,
-                         json_pack("{s:f, s:I, s:i, s:s, s:s, s:s, s:f, s:o}", "bits_per_byte",
-                                   figure, "windows", (json_int_t)score->num_windows, "world",
-                                   (int)team->world, "quant", quant, "combine", combine, "strategy",
-                                   strategy, "seconds", seconds, "ranks", lm_report_json(report)));
+    json_t *object = json_pack("{s:f, s:I, s:s}", "bits_per_byte", figure, "windows",
+                               (json_int_t)score->num_windows, "strategy", strategy);
+    json_object_update_new(object, lm_report_json(report, options));
+    return lm_print_json(team, object);
   }
-  printf("%.17g bits per byte\n", figure);
-  printf("%lld windows of %d bytes, world %d, %s, %s, %s, %.2f s\n\n",
-         (long long)score->num_windows, WINDOW, team->world, quant, combine, strategy, seconds);
+  printf("%.17g bits per byte\n%lld windows of %d bytes; ", figure, (long long)score->num_windows,
+         WINDOW);
+  printf("world %d, %s, %s %s, %s; %.2f s\n\n", team->world, lm_quant_name(options->quant),
+         lm_combine_name(options->combine), lm_return_name(options->return_dtype), strategy,
+         report->seconds);
   lm_report_print(report, stdout);
   return LM_OK;
 }
@@ -186,12 +184,12 @@ enum lm_exit lm_score(struct lm_session *session) {
   if (code == LM_OK) {
     code = lm_team_agree(team, score_windows(&score));
   }
-  const double seconds = lm_seconds() - begun;
+  report.seconds = lm_seconds() - begun;
   if (code == LM_OK) {
     code = lm_team_agree(team, lm_report_gather(&report, team, session->group));
   }
   if (code == LM_OK) {
-    code = lm_team_agree(team, team->rank == 0 ? print(&score, &report, seconds) : LM_OK);
+    code = lm_team_agree(team, team->rank == 0 ? print(&score, &report) : LM_OK);
   }
   lm_report_destroy(&report);
   tear_down(&score);

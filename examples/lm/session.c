@@ -41,6 +41,7 @@ enum lm_exit lm_session_plan(struct lm_session *session, int64_t max_tokens, sy_
   desc.chunk_rows = options->chunk_rows;
   desc.strategy = options->strategy;
   desc.combine = options->combine;
+  desc.return_dtype = options->return_dtype;
   const sy_status status = sy_plan_create(&desc, plan_out);
   return status == SY_OK ? LM_OK
                          : lm_fail_status(session->team, status, LM_USAGE, "planning the exchange");
