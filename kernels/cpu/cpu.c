@@ -18,6 +18,13 @@ static bool has_x86_64_v3(void) {
 }
 #endif
 
+#if defined(SY_CPU_HAVE_AVX512)
+static bool has_avx512(void) {
+  return has_x86_64_v4() && __builtin_cpu_supports("avx512vnni") &&
+         __builtin_cpu_supports("avx512vbmi");
+}
+#endif
+
 #define LEVEL(level_name, level_description, available, experts_entry)                     \
   {                                                                                        \
     .name = (level_name), .description = (level_description), .is_available = (available), \
@@ -28,6 +35,9 @@ static bool has_x86_64_v3(void) {
   }
 
 static const struct sy_kernels levels[] = {
+#if defined(SY_CPU_HAVE_AVX512)
+    LEVEL("avx512", "AVX-512 with VNNI and VBMI", has_avx512, sy_cpu_experts_avx512),
+#endif
 #if defined(SY_CPU_HAVE_X86_64_V4)
     LEVEL("x86-64-v4", "scalar specification, compiled for AVX-512", has_x86_64_v4,
           sy_cpu_experts_x86_64_v4),
