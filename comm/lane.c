@@ -78,14 +78,14 @@ sy_status sy_lane_open(struct sy_lane *lane, bool broadcast,
     const bool own = peer == lane->rank;
     m->send_bytes = messages[broadcast ? lane->rank : peer].send;
     m->receive_max = messages[peer].receive_max;
-    m->received_bytes = 0;
+    m->received_bytes = SY_LANE_TRUNCATED;
     if (!own && !broadcast) {
       SY_TRY(take_place(&lane->out, "out", peer, m->send_bytes, &out_used, &m->out_offset));
     }
     SY_TRY(take_place(&lane->in, "in", peer, own ? m->send_bytes : m->receive_max, &in_used,
                       &m->in_offset));
-    if (own) {
-      m->received_bytes = m->send_bytes <= m->receive_max ? m->send_bytes : SY_LANE_TRUNCATED;
+    if (own && m->send_bytes <= m->receive_max) {
+      m->received_bytes = m->send_bytes;
     }
   }
   lane->broadcast = broadcast;

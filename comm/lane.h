@@ -14,7 +14,7 @@
 
 enum sy_lane_state { SY_LANE_CLOSED = 0, SY_LANE_OPEN, SY_LANE_STARTED };
 
-/* The value of received_bytes when more than receive_max came. */
+/* The value of received_bytes until the message is here, and when more than receive_max came. */
 #define SY_LANE_TRUNCATED SIZE_MAX
 
 struct sy_lane_message {

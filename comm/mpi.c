@@ -30,6 +30,8 @@
 /* Set-up has a lane of its own beside the two directions. A lane's number is its tag. */
 enum { LANE_SETUP = SY_NUM_DIRECTIONS, NUM_LANES };
 
+enum request_kind { RECEIVES, SENDS, NUM_REQUEST_KINDS };
+
 /* What one round of the set-up lane carries from each rank. Never changes: ranks find out by it
  * that their versions of the library differ. */
 struct setup_message {
@@ -49,9 +51,8 @@ struct mpi_transport {
   bool dead;
   struct mpi_handles *handles;
   struct sy_lane lanes[NUM_LANES];
-  int num_pending[NUM_LANES]; /* requests that are not null */
-  MPI_Request *requests;      /* [NUM_LANES][2 W]: receives by peer, then sends by peer */
-  int *completed;             /* [2 W] MPI_Testsome's indices and statuses */
+  MPI_Request *requests; /* [NUM_LANES][NUM_REQUEST_KINDS][W] */
+  int *completed;        /* [W] MPI_Testsome's indices and statuses */
   MPI_Status *statuses;
   bool *missing;                          /* [W] */
   struct sy_message_bytes *setup_message; /* [W] one struct setup_message each way */
@@ -94,8 +95,11 @@ static sy_status check_countable(const struct mpi_transport *m, bool broadcast,
   return SY_OK;
 }
 
-static MPI_Request *requests_of(const struct mpi_transport *m, int lane_idx) {
-  return m->requests + (size_t)lane_idx * 2 * (size_t)m->base.world;
+/* [W], by peer; null where nothing is under way. */
+static MPI_Request *requests_of(const struct mpi_transport *m, int lane_idx,
+                                enum request_kind kind) {
+  const size_t row = (size_t)lane_idx * NUM_REQUEST_KINDS + (size_t)kind;
+  return m->requests + row * (size_t)m->base.world;
 }
 
 static sy_status open_lane(struct mpi_transport *m, int lane_idx, bool broadcast,
@@ -113,8 +117,7 @@ static sy_status open_lane(struct mpi_transport *m, int lane_idx, bool broadcast
     const struct sy_lane_message *message = &lane->messages[peer];
     MPI_TRY(m, MPI_Irecv(lane->in.start + message->in_offset, sy_mpi_blocks(message->receive_max),
                          m->handles->block, peer, lane_idx, m->handles->comm,
-                         requests_of(m, lane_idx) + peer));
-    ++m->num_pending[lane_idx];
+                         requests_of(m, lane_idx, RECEIVES) + peer));
   }
   return SY_OK;
 }
@@ -130,36 +133,33 @@ static sy_status start_lane(struct mpi_transport *m, int lane_idx) {
     const int32_t peer = (m->base.rank + i) % world;
     MPI_TRY(m, MPI_Isend(sy_lane_landing(lane, peer),
                          sy_mpi_blocks(lane->messages[peer].send_bytes), m->handles->block, peer,
-                         lane_idx, m->handles->comm, requests_of(m, lane_idx) + world + peer));
-    ++m->num_pending[lane_idx];
+                         lane_idx, m->handles->comm, requests_of(m, lane_idx, SENDS) + peer));
   }
   return SY_OK;
 }
 
-/* request_idx: as in requests[]. A peer that sent too much has not hurt the transport: its message
- * is cut off, and both sides go on. */
-static sy_status note_completed(struct mpi_transport *m, int lane_idx, int request_idx, int code,
-                                const MPI_Status *status) {
-  const bool is_receive = request_idx < m->base.world;
+/* A peer that sent too much has not hurt the transport: its message is cut off, and both sides go
+ * on. The code of each completed request is in its status only when MPI says so. */
+static sy_status note_completed(struct mpi_transport *m, int lane_idx, enum request_kind kind,
+                                int peer, int code, const MPI_Status *status) {
   int class = MPI_SUCCESS;
   if (code != MPI_SUCCESS) {
     MPI_Error_class(code, &class);
   }
-  if (class != MPI_SUCCESS && !(is_receive && class == MPI_ERR_TRUNCATE)) {
-    return mpi_fail(m, code, is_receive ? "receive" : "send");
+  if (kind == RECEIVES && class == MPI_SUCCESS) {
+    m->lanes[lane_idx].messages[peer].received_bytes =
+        sy_mpi_received_bytes(status, m->handles->block);
+    return SY_OK;
   }
-  if (is_receive) {
-    m->lanes[lane_idx].messages[request_idx].received_bytes =
-        class == MPI_ERR_TRUNCATE ? SY_LANE_TRUNCATED
-                                  : sy_mpi_received_bytes(status, m->handles->block);
-  }
-  --m->num_pending[lane_idx];
-  return SY_OK;
+  const bool cut_off = kind == RECEIVES && class == MPI_ERR_TRUNCATE;
+  return class == MPI_SUCCESS || cut_off
+             ? SY_OK
+             : mpi_fail(m, code, kind == RECEIVES ? "a receive" : "a send");
 }
 
-static sy_status poll_lane(struct mpi_transport *m, int lane_idx) {
+static sy_status poll_requests(struct mpi_transport *m, int lane_idx, enum request_kind kind) {
   int num_completed = 0;
-  const int code = MPI_Testsome(2 * m->base.world, requests_of(m, lane_idx), &num_completed,
+  const int code = MPI_Testsome(m->base.world, requests_of(m, lane_idx, kind), &num_completed,
                                 m->completed, m->statuses);
   int class = MPI_SUCCESS;
   if (code != MPI_SUCCESS) {
@@ -168,26 +168,37 @@ static sy_status poll_lane(struct mpi_transport *m, int lane_idx) {
   if (class != MPI_SUCCESS && class != MPI_ERR_IN_STATUS) {
     return mpi_fail(m, code, "MPI_Testsome");
   }
-  if (num_completed == MPI_UNDEFINED) {
-    return SY_OK;
-  }
-  for (int i = 0; i < num_completed; ++i) {
-    /* MPI sets a status's error field only when it returns MPI_ERR_IN_STATUS. */
+  for (int i = 0; num_completed != MPI_UNDEFINED && i < num_completed; ++i) {
     const int own_code = class == MPI_ERR_IN_STATUS ? m->statuses[i].MPI_ERROR : MPI_SUCCESS;
-    SY_TRY(note_completed(m, lane_idx, m->completed[i], own_code, &m->statuses[i]));
+    SY_TRY(note_completed(m, lane_idx, kind, m->completed[i], own_code, &m->statuses[i]));
   }
   return SY_OK;
 }
 
-static sy_status progress_lane(struct mpi_transport *m, int lane_idx, bool *done_out) {
+static int32_t count_pending(const struct mpi_transport *m, int lane_idx, enum request_kind kind) {
+  const MPI_Request *requests = requests_of(m, lane_idx, kind);
+  int32_t count = 0;
+  for (int32_t peer = 0; peer < m->base.world; ++peer) {
+    count += requests[peer] != MPI_REQUEST_NULL;
+  }
+  return count;
+}
+
+/* Receives are tested apart from sends. When one was cut off, Open MPI 4.1 releases every request
+ * of the array whose status holds an error, and the status of a send under way holds anything. */
+static sy_status progress_lane(struct mpi_transport *m, int lane_idx, int32_t *pending_out) {
   if (m->dead) {
     return SY_ERR_PEER;
   }
   SY_TRY(sy_lane_check_started(&m->lanes[lane_idx]));
-  if (m->num_pending[lane_idx] > 0) {
-    SY_TRY(poll_lane(m, lane_idx));
+  int32_t pending = 0;
+  for (enum request_kind kind = RECEIVES; kind < NUM_REQUEST_KINDS; ++kind) {
+    if (count_pending(m, lane_idx, kind) > 0) {
+      SY_TRY(poll_requests(m, lane_idx, kind));
+      pending += count_pending(m, lane_idx, kind);
+    }
   }
-  *done_out = m->num_pending[lane_idx] == 0;
+  *pending_out = pending;
   return SY_OK;
 }
 
@@ -214,25 +225,20 @@ static void rest(struct mpi_transport *m, int64_t idle_ns) {
 /* A peer not heard from is missing. When all were heard from, those are that did not take our
  * message. */
 static void note_missing(struct mpi_transport *m, int lane_idx) {
-  const int32_t world = m->base.world;
-  const MPI_Request *receives = requests_of(m, lane_idx);
-  bool any = false;
-  for (int32_t peer = 0; peer < world; ++peer) {
-    m->missing[peer] = receives[peer] != MPI_REQUEST_NULL;
-    any = any || m->missing[peer];
-  }
-  for (int32_t peer = 0; peer < world && !any; ++peer) {
-    m->missing[peer] = receives[world + peer] != MPI_REQUEST_NULL;
+  const bool unheard = count_pending(m, lane_idx, RECEIVES) > 0;
+  const MPI_Request *requests = requests_of(m, lane_idx, unheard ? RECEIVES : SENDS);
+  for (int32_t peer = 0; peer < m->base.world; ++peer) {
+    m->missing[peer] = requests[peer] != MPI_REQUEST_NULL;
   }
 }
 
 static sy_status wait_lane(struct mpi_transport *m, int lane_idx, int64_t deadline_ns) {
   int64_t idle_since_ns = 0;
-  int last_pending = -1;
+  int32_t last_pending = -1;
   for (;;) {
-    bool done = false;
-    SY_TRY(progress_lane(m, lane_idx, &done));
-    if (done) {
+    int32_t pending = 0;
+    SY_TRY(progress_lane(m, lane_idx, &pending));
+    if (pending == 0) {
       sy_lane_close(&m->lanes[lane_idx]);
       return SY_OK;
     }
@@ -241,8 +247,8 @@ static sy_status wait_lane(struct mpi_transport *m, int lane_idx, int64_t deadli
       note_missing(m, lane_idx);
       return SY_ERR_PEER;
     }
-    if (m->num_pending[lane_idx] != last_pending) {
-      last_pending = m->num_pending[lane_idx];
+    if (pending != last_pending) {
+      last_pending = pending;
       idle_since_ns = now_ns;
     }
     rest(m, now_ns - idle_since_ns);
@@ -344,7 +350,10 @@ static sy_status mpi_start(struct sy_transport *t, enum sy_direction direction) 
 }
 
 static sy_status mpi_progress(struct sy_transport *t, enum sy_direction direction, bool *done_out) {
-  return progress_lane(mpi_of(t), (int)direction, done_out);
+  int32_t pending = 0;
+  SY_TRY(progress_lane(mpi_of(t), (int)direction, &pending));
+  *done_out = pending == 0;
+  return SY_OK;
 }
 
 static sy_status mpi_wait(struct sy_transport *t, enum sy_direction direction,
@@ -432,16 +441,17 @@ static sy_status allocate_lanes(struct mpi_transport *m) {
 
 static sy_status allocate_tables(struct mpi_transport *m) {
   const size_t w = (size_t)m->base.world;
-  m->requests = sy_alloc(NUM_LANES * 2 * w * sizeof *m->requests);
-  m->completed = sy_alloc(2 * w * sizeof *m->completed);
-  m->statuses = sy_alloc(2 * w * sizeof *m->statuses);
+  const size_t num_requests = NUM_LANES * NUM_REQUEST_KINDS * w;
+  m->requests = sy_alloc(num_requests * sizeof *m->requests);
+  m->completed = sy_alloc(w * sizeof *m->completed);
+  m->statuses = sy_alloc(w * sizeof *m->statuses);
   m->missing = sy_alloc(w * sizeof *m->missing);
   m->setup_message = sy_alloc(w * sizeof *m->setup_message);
   if (m->requests == NULL || m->completed == NULL || m->statuses == NULL || m->missing == NULL ||
       m->setup_message == NULL) {
     return sy_fail(SY_ERR_MEMORY, "no memory for the request tables of %zu ranks", w);
   }
-  for (size_t i = 0; i < NUM_LANES * 2 * w; ++i) {
+  for (size_t i = 0; i < num_requests; ++i) {
     m->requests[i] = MPI_REQUEST_NULL;
   }
   for (size_t peer = 0; peer < w; ++peer) {

@@ -161,7 +161,7 @@ void case_uneven_messages(struct sy_transport *t) {
 /* Rank 0 sends one block more than is allowed, to everyone; the others what is allowed. The next
  * exchange is not disturbed. */
 void case_one_block_too_much(struct sy_transport *t) {
-  static const size_t sizes[] = {0, 16, 4096, (size_t)1 << 20};
+  static const size_t sizes[] = {0, 16, 4096, (size_t)1 << 18};
   CHECK_OK(transport_reserve(t, sizes[3] + 16));
   for (unsigned i = 0; i < 4; ++i) {
     const struct message_table most = message_table_of(sizes[i]);
@@ -236,7 +236,7 @@ void case_progress_without_waiting(struct sy_transport *t) {
 }
 
 void case_arenas_grow(struct sy_transport *t) {
-  for (unsigned i = 0; i < 8; ++i) {
+  for (unsigned i = 0; i < 7; ++i) {
     const size_t bytes = (size_t)64 << (2 * i);
     const struct message_table table = message_table_of(bytes);
     CHECK_OK(transport_reserve(t, bytes));
