@@ -130,9 +130,9 @@ sy_status sy_arena_growth_prepare(struct sy_lane lanes[SY_NUM_DIRECTIONS],
     status = expect_state(&lanes[d], SY_LANE_CLOSED, "reserve in the middle");
   }
   for (int d = 0; d < SY_NUM_DIRECTIONS && status == SY_OK; ++d) {
-    status = grow(&lanes[d].out, bytes->out[d], &growth.fresh[2 * d]);
+    status = grow(&lanes[d].out, bytes->out[d], &growth.out[d]);
     if (status == SY_OK) {
-      status = grow(&lanes[d].in, bytes->in[d], &growth.fresh[2 * d + 1]);
+      status = grow(&lanes[d].in, bytes->in[d], &growth.in[d]);
     }
   }
   if (status != SY_OK) {
@@ -154,14 +154,15 @@ static void replace(struct sy_buffer *old, struct sy_buffer *fresh) {
 void sy_arena_growth_commit(struct sy_lane lanes[SY_NUM_DIRECTIONS],
                             struct sy_arena_growth *growth) {
   for (int d = 0; d < SY_NUM_DIRECTIONS; ++d) {
-    replace(&lanes[d].out, &growth->fresh[2 * d]);
-    replace(&lanes[d].in, &growth->fresh[2 * d + 1]);
+    replace(&lanes[d].out, &growth->out[d]);
+    replace(&lanes[d].in, &growth->in[d]);
   }
 }
 
 void sy_arena_growth_discard(struct sy_arena_growth *growth) {
-  for (int i = 0; i < 2 * SY_NUM_DIRECTIONS; ++i) {
-    sy_free(growth->fresh[i].start);
-    growth->fresh[i] = (struct sy_buffer){0};
+  for (int d = 0; d < SY_NUM_DIRECTIONS; ++d) {
+    sy_free(growth->out[d].start);
+    sy_free(growth->in[d].start);
   }
+  *growth = (struct sy_arena_growth){0};
 }

@@ -60,8 +60,9 @@ const void *sy_lane_received(const struct sy_lane *lane, int32_t peer, size_t *b
 /* Larger arenas of both directions, in two steps, so that ranks can agree in between: every
  * prepare that succeeds is followed by a commit or a discard. STATE (an exchange is open), MEMORY.
  */
-struct sy_arena_growth {
-  struct sy_buffer fresh[2 * SY_NUM_DIRECTIONS]; /* start is NULL where the old one suffices */
+struct sy_arena_growth { /* start is NULL where the old buffer suffices */
+  struct sy_buffer out[SY_NUM_DIRECTIONS];
+  struct sy_buffer in[SY_NUM_DIRECTIONS];
 };
 
 sy_status sy_arena_growth_prepare(struct sy_lane lanes[SY_NUM_DIRECTIONS],

@@ -441,8 +441,8 @@ static sy_status allocate_lanes(struct mpi_transport *m) {
 
 static sy_status allocate_tables(struct mpi_transport *m) {
   const size_t w = (size_t)m->base.world;
-  const size_t num_requests = NUM_LANES * NUM_REQUEST_KINDS * w;
-  m->requests = sy_alloc(num_requests * sizeof *m->requests);
+  const size_t num_requests = (size_t)NUM_LANES * NUM_REQUEST_KINDS * w;
+  m->requests = sy_alloc(num_requests * sizeof(MPI_Request));
   m->completed = sy_alloc(w * sizeof *m->completed);
   m->statuses = sy_alloc(w * sizeof *m->statuses);
   m->missing = sy_alloc(w * sizeof *m->missing);

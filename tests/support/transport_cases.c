@@ -57,7 +57,8 @@ static void look_at(struct sy_transport *t, const struct test_exchange *x, int32
     CHECK(message == NULL);
     return;
   }
-  if (!CHECK(message != NULL) || !CHECK_EQ_U64(bytes, expected)) {
+  CHECK(message != NULL);
+  if (message == NULL || !CHECK_EQ_U64(bytes, expected)) {
     return;
   }
   CHECK_EQ_U64((uintptr_t)message % SY_MESSAGE_ALIGN, 0);
@@ -73,7 +74,7 @@ void exchange_begin(struct sy_transport *t, const struct test_exchange *x) {
   for (int32_t peer = 0; peer < t->world; ++peer) {
     /* The sizes to peers mean nothing in a broadcast: all but the own are wrong here. */
     messages[peer].send =
-        x->broadcast && peer != t->rank ? 16 * 12345 : sent_bytes(x, t->rank, peer);
+        x->broadcast && peer != t->rank ? (size_t)16 * 12345 : sent_bytes(x, t->rank, peer);
     messages[peer].receive_max = receive_max(x, peer, t->rank);
   }
   if (!CHECK_OK(t->ops->open(t, x->direction, x->broadcast, messages))) {
@@ -127,7 +128,7 @@ void case_messages_arrive_whole(struct sy_transport *t) {
   struct message_table table;
   for (int from = 0; from < TRANSPORT_MAX_WORLD; ++from) {
     for (int to = 0; to < TRANSPORT_MAX_WORLD; ++to) {
-      table.bytes[from][to] = (size_t)(64 + 16 * (TRANSPORT_MAX_WORLD * from + to));
+      table.bytes[from][to] = 64 + (size_t)16 * (size_t)(TRANSPORT_MAX_WORLD * from + to);
     }
   }
   const struct message_table most = message_table_of(8192);
