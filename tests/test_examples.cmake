@@ -21,10 +21,12 @@ function(sy_add_lm_test name)
   if("slow" IN_LIST arg_LABELS)
     set(timeout 1500)
   endif()
+  math(EXPR timeout "${timeout} * ${patience}")
   add_test(NAME lm.${name} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/test_lm_${arg_SCRIPT}.sh
     $<TARGET_FILE:lm> ${lm_model} ${lm_mpirun} ${arg_CASE})
   set_tests_properties(lm.${name} PROPERTIES
-    LABELS "mpi;${arg_LABELS}" TIMEOUT ${timeout} PROCESSORS 8 ENVIRONMENT "${test_environment}")
+    LABELS "mpi;${arg_LABELS}" TIMEOUT ${timeout} PROCESSORS 8
+    ENVIRONMENT "${test_environment};ASAN_OPTIONS=leak_check_at_exit=0") # Open MPI's leaks
 endfunction()
 
 # Bits per byte of an independent float32 implementation: mode, its tolerance, 8 windows, all 33.
