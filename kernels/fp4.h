@@ -108,7 +108,7 @@ SY_FP4_FN void sy_nvfp4_quantise_block(const float *x, float g, uint8_t *codes, 
   const uint8_t s = sy_e4m3_from_f32(amax / (SY_E2M1_MAX * g));
   const float divisor = sy_e4m3_to_f32(s) * g;
   *scale = s;
-  for (int i = 0; i < 8; ++i) {
+  for (int64_t i = 0; i < 8; ++i) {
     const unsigned low = divisor == 0.0f ? 0u : sy_e2m1_from_f32(x[2 * i] / divisor);
     const unsigned high = divisor == 0.0f ? 0u : sy_e2m1_from_f32(x[2 * i + 1] / divisor);
     codes[i] = (uint8_t)(low | (high << 4));

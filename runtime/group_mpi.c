@@ -127,11 +127,12 @@ static sy_status agree_on_arguments(struct sy_transport *t, sy_status own, struc
 /* This rank's share of the cores it may use: others of its host may use them too. */
 static int32_t share_of_cores(const struct sy_transport *t, const struct create_note *all) {
   const struct create_note *mine = &all[t->rank];
-  int32_t num_sharers = 0; /* this rank is one */
+  int32_t num_sharers = 1; /* this rank */
   for (int32_t peer = 0; peer < t->world; ++peer) {
     cpu_set_t common;
     CPU_AND(&common, &mine->cores, &all[peer].cores);
-    num_sharers += strcmp(all[peer].host, mine->host) == 0 && CPU_COUNT(&common) > 0;
+    num_sharers +=
+        peer != t->rank && strcmp(all[peer].host, mine->host) == 0 && CPU_COUNT(&common) > 0;
   }
   const int32_t share = mine->num_cores / num_sharers;
   return share > 1 ? share : 1;

@@ -75,7 +75,7 @@ static sy_wide padded(sy_wide bytes) {
 sy_status sy_scratch_layout(const struct sy_dims *dims, void *base, struct sy_scratch *scratch_out,
                             size_t *bytes_out) {
   struct buffer buffers[SY_MAX_BUFFERS];
-  void *starts[SY_MAX_BUFFERS];
+  void *starts[SY_MAX_BUFFERS] = {NULL};
   const size_t count = list_scratch(dims, buffers);
   sy_wide offset = 0;
   for (size_t i = 0; i < count; ++i) {

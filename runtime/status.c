@@ -41,6 +41,7 @@ const char *sy_last_error(const sy_group *group) {
   return group == NULL ? thread_error : group->error;
 }
 
+#undef sy_fail /* the analyser's */
 sy_status sy_fail(sy_status status, const char *format, ...) {
   va_list args;
   va_start(args, format);
@@ -49,6 +50,7 @@ sy_status sy_fail(sy_status status, const char *format, ...) {
   return status;
 }
 
+#undef sy_group_fail
 sy_status sy_group_fail(sy_group *group, sy_status status, const char *format, ...) {
   char text[SY_ERROR_TEXT_BYTES]; /* an argument may be one of the texts below */
   va_list args;

@@ -56,7 +56,7 @@ extern "C" {
   X(SY_ERR_INTERNAL, 52, "an internal check failed; please report it")
 
 typedef enum sy_status {
-#define SY_STATUS_ENUM(name, value, text) name = value,
+#define SY_STATUS_ENUM(name, value, text) name = (value),
   SY_STATUS_MAP(SY_STATUS_ENUM)
 #undef SY_STATUS_ENUM
 } sy_status;
@@ -86,8 +86,8 @@ SY_API const char *sy_last_error(const sy_group *group);
 
 /* sy_backend: the kernels that a group created now would use, for people; e.g. which instruction
  * level of the CPU, and why.
- *   shapes: none. memory: host. units: none. ownership: static text. order: none. scope: local.
- *   threads: any. errors: none. */
+ *   shapes: none. memory: host. units: none. ownership: the thread's, until its
+ *   next call. order: none. scope: local. threads: any. errors: none. */
 SY_API const char *sy_backend(void);
 
 /* ---- The layer's shape ---------------------------------------------------------------------- */
