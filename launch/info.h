@@ -7,7 +7,7 @@
 /* One rank's part. Sent between ranks as it is: plain values only. */
 struct rank_facts {
   struct host_facts host;
-  char backend[128]; /* sy_backend() there */
+  char backend[512]; /* sy_backend() there */
 };
 
 struct info_sheet {

@@ -53,8 +53,15 @@ static sy_status choose_kernels(const struct sy_kernels **kernels_out) {
 }
 
 const char *sy_backend(void) {
+  static _Thread_local char text[SY_ERROR_TEXT_BYTES];
   const struct sy_kernels *kernels;
-  return choose_kernels(&kernels) == SY_OK ? kernels->description : sy_last_error(NULL);
+  if (choose_kernels(&kernels) != SY_OK) {
+    return sy_last_error(NULL);
+  }
+  snprintf(text, sizeof text, "%s (%s), %s", kernels->name, kernels->description,
+           getenv("SWITCHYARD_CPU_LEVEL") != NULL ? "because SWITCHYARD_CPU_LEVEL says so"
+                                                  : "the best level that this CPU has");
+  return text;
 }
 
 /* The tables with one entry per rank, and room for an exchange of headers alone: with it a rank

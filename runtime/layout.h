@@ -10,7 +10,8 @@
  *   slots  = gather ? K : min(K, E_max) slots that a dispatched row carries
  *   back   = per_slot ? min(K, E_max) : 1   return rows of a dispatched row
  * Own messages are written where they are read, in the in buffers: out buffers hold W - 1 peers'.
- * Invariants that keep rows in int32: C * K, W * C * back and routed are below 2^31. */
+ * Invariants that keep rows in int32: C * K (so also C * back, the return rows of one message) and
+ * routed are below 2^31. */
 #ifndef SY_RUNTIME_LAYOUT_H
 #define SY_RUNTIME_LAYOUT_H
 

@@ -88,11 +88,14 @@ static double predict_us(const struct sy_plan *plan, double remote_rows, int32_t
 static void choose_strategy(struct sy_plan *plan) {
   const struct sy_dims *d = &plan->dims;
   double remote = 0.0; /* expected other ranks that a token goes to */
+  int32_t owned = -1;
+  double chance = 0.0; /* of a rank that owns `owned` experts: neighbours mostly own as many */
   for (int32_t p = 0; p < plan->model.world; ++p) {
-    if (p != plan->desc.rank) {
-      remote += chance_of_rank(plan->model.rank_experts[p], plan->model.shape.num_experts,
-                               plan->model.shape.top_k);
+    if (plan->model.rank_experts[p] != owned) {
+      owned = plan->model.rank_experts[p];
+      chance = chance_of_rank(owned, plan->model.shape.num_experts, plan->model.shape.top_k);
     }
+    remote += p == plan->desc.rank ? 0.0 : chance;
   }
   const int32_t slots = (int32_t)min_i64(d->top_k, d->max_local_experts);
   plan->info.auto_dispatch_us = predict_us(plan, remote, slots);
