@@ -237,7 +237,7 @@ static void *make_tensor(struct layer_call *call, int64_t count, size_t row_byte
   return tensor;
 }
 
-static void write_initial(const struct layer_call *call) {
+void layer_call_renew(const struct layer_call *call) {
   for (int64_t t = 0; t < call->num_tokens; ++t) {
     void *row = call->output + (size_t)t * call->output_stride;
     for (int64_t i = 0; i < call->rank->c->shape.hidden; ++i) {
@@ -275,7 +275,7 @@ static void make_tensors(struct layer_call *call, int64_t first, int64_t count) 
   call->num_tokens = count;
   call->output = io->output;
   call->output_stride = output_row + (size_t)call->options.gap * output_value;
-  write_initial(call);
+  layer_call_renew(call);
 }
 
 bool layer_call_open(struct layer_call *call, const struct layer_rank *rank,

@@ -104,7 +104,10 @@ sy_status layer_call_forward(struct layer_call *call);
 /* This rank's rows of the output -> rows of outputs [num_tokens, hidden] of output_dtype. */
 void layer_call_read(const struct layer_call *call, void *outputs);
 
-/* Whether every value of the output tensor is what it was before the call. */
+/* Outputs are what they were before the first call. */
+void layer_call_renew(const struct layer_call *call);
+
+/* Whether every value of the output tensor is what it was then. */
 bool layer_call_is_untouched(const struct layer_call *call);
 
 /* Checks that nothing beside the tensors was written to, gaps included. */
