@@ -70,7 +70,7 @@ struct sy_dims {
   X(dispatch_out, out, SY_DISPATCH, exact ? C * min(K, W - 1) : fixed ? (W - 1) * C : 0,           \
     row_bytes)                                                                                     \
   X(dispatch_in_headers, in, SY_DISPATCH, W, header_bytes)                                         \
-  X(dispatch_in, in, SY_DISPATCH, W * C, row_bytes)                                                 \
+  X(dispatch_in, in, SY_DISPATCH, W * C, row_bytes)                                                \
   X(return_out_headers, out, SY_RETURN, W - 1, header_bytes)                                       \
   X(return_out, out, SY_RETURN, (W - 1) * C * back, return_row_bytes)                              \
   X(return_in_headers, in, SY_RETURN, W, header_bytes)                                             \

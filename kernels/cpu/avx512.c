@@ -1,16 +1,17 @@
-/* The experts stage for AVX-512 with VNNI, VBMI: the sums of experts.c, in the same order, bit for bit.
+/* The experts stage for AVX-512 with VNNI, VBMI: the sums of experts.c, in the same order, bit for
+ * bit.
  *
  * A lane of a vector is an output row. w4a4: a block's 128 bytes of codes become four vectors of
- * unsigned bytes w' = 2 w + 12 (vpermb brings the four columns of a lane together, vpshufb looks codes
- * up); with the row's doubled codes x, vpdpbusd gives sum(w' x) = sum(2 w x) + 12 sum(x), and starting
- * from -12 sum(x) takes the second term away. Even and odd columns stay apart, as they lie in bytes;
- * integer sums are exact in any order.
+ * unsigned bytes w' = 2 w + 12 (vpermb brings the four columns of a lane together, vpshufb looks
+ * codes up); with the row's doubled codes x, vpdpbusd gives sum(w' x) = sum(2 w x) + 12 sum(x), and
+ * starting from -12 sum(x) takes the second term away. Even and odd columns stay apart, as they lie
+ * in bytes; integer sums are exact in any order.
  *
- * Up to ROWS routed rows share one decoding of a block: with one row the kernel streams weights at the
- * speed of memory (micro), with many it is bound by vpdpbusd or fma (grouped). Work is cut into units
- * of one active expert x 128 output rows, and these into slices of the contraction, for which the rows
- * are decoded once into the first-level cache: the fewer the rows, the longer the slices, so that
- * weights come in long runs. */
+ * Up to ROWS routed rows share one decoding of a block: with one row the kernel streams weights at
+ * the speed of memory (micro), with many it is bound by vpdpbusd or fma (grouped). Work is cut into
+ * units of one active expert x 128 output rows, and these into slices of the contraction, for which
+ * the rows are decoded once into the first-level cache: the fewer the rows, the longer the slices,
+ * so that weights come in long runs. */
 #include <immintrin.h>
 
 #include "kernels/cpu/activation.h"
@@ -38,7 +39,7 @@ struct operand {
   };
 };
 
-/* ---- Decoding rows ------------------------------------------------------------------------------ */
+/* ---- Decoding rows --------------------------------------------------------------------------- */
 
 static void decode_fp4_row(const uint8_t *codes, const uint8_t *scales, int row,
                            struct operand *x) {
@@ -66,9 +67,10 @@ static void decode_bf16_row(const uint8_t *values, int row, struct operand *x) {
   }
 }
 
-/* ---- Dots: sum[row] over `blocks` blocks of one tile -------------------------------------------- */
+/* ---- Dots: sum[row] over `blocks` blocks of one tile ----------------------------------------- */
 
-/* UE4M3 as half precision is 2^-8 too small, subnormals included; the rows' scales carry the 2^8. */
+/* UE4M3 as half precision is 2^-8 too small, subnormals included; the rows' scales carry the
+ * 2^8. */
 ALWAYS_INLINE __m512 block_scales(const uint8_t *scales) {
   const __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)scales));
   return _mm512_cvtph_ps(_mm256_slli_epi16(wide, 7));
@@ -215,8 +217,8 @@ ALWAYS_INLINE void dot_rows(sy_mode mode, const int rows, const struct tile *til
   }
 }
 
-/* The row counts that are compiled apart, so that running sums live in registers: any number of rows
- * is at most three of them. */
+/* The row counts that are compiled apart, so that running sums live in registers: any number of
+ * rows is at most three of them. */
 static void dot(sy_mode mode, int rows, const struct tile *tile, const struct operand *x,
                 float (*sum)[SY_TILE]) {
   int first = 0;
@@ -247,7 +249,7 @@ static struct tile tile_from(struct tile tile, sy_mode mode, int64_t begin) {
                        tile.scales + (size_t)begin * SY_FP4_SCALE_BYTES};
 }
 
-/* ---- FC1 ---------------------------------------------------------------------------------------- */
+/* ---- FC1 ------------------------------------------------------------------------------------- */
 
 /* Sums of a unit: [tile][row][lane]. */
 typedef float unit_sums[UNIT_TILES][ROWS][SY_TILE];
@@ -415,7 +417,7 @@ static void fc1_rows(const struct expert *e, int64_t column, int columns, int32_
   }
 }
 
-/* ---- FC2 ---------------------------------------------------------------------------------------- */
+/* ---- FC2 ------------------------------------------------------------------------------------- */
 
 static void decode_intermediate(const struct expert *e, int32_t first, int rows, int64_t begin,
                                 struct operand *x) {
@@ -484,7 +486,7 @@ static void fc2_rows(const struct expert *e, int64_t column, int columns, int32_
   finish_fc2(e, column, tiles, first, rows, sums);
 }
 
-/* ---- Entry -------------------------------------------------------------------------------------- */
+/* ---- Entry ----------------------------------------------------------------------------------- */
 
 typedef void (*rows_fn)(const struct expert *e, int64_t column, int columns, int32_t first,
                         int rows);

@@ -3,8 +3,8 @@
  *   | 3 global scales | biases | FC1 tiles: gate 0, up 0, gate 1, up 1, ... | FC2 tiles: 0, 1, ...
  * |
  *
- * A tile is SY_TILE output rows over the whole contraction, cut into blocks of 16 columns. A lane is an
- * output row. Tiles start at multiples of 64:
+ * A tile is SY_TILE output rows over the whole contraction, cut into blocks of 16 columns. A lane
+ * is an output row. Tiles start at multiples of 64:
  *   NVFP4  | codes of block 0, 1, ... | scales of block 0, 1, ... |
  *          128 B of codes: byte [j][lane] has column 2j low, 2j + 1 high; 16 B of scales: [lane]
  *   BF16   | block 0, 1, ... |: 16 x 16 values [column][lane], 512 B */

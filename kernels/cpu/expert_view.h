@@ -1,5 +1,5 @@
-/* One active expert during the experts stage: its weights, its routed rows, and where they lie. Shared
- * by the specification (experts.c) and the SIMD kernels. */
+/* One active expert during the experts stage: its weights, its routed rows, and where they lie.
+ * Shared by the specification (experts.c) and the SIMD kernels. */
 #ifndef SY_KERNELS_CPU_EXPERT_VIEW_H
 #define SY_KERNELS_CPU_EXPERT_VIEW_H
 

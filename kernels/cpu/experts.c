@@ -4,14 +4,15 @@
  * added in ascending order:
  *
  *   w4a4   sum += float(dot) * (row scale * weight scale); dot is of doubled codes, exact in int32
- *          (<= 2304), and so is the product in f32 (20 bits): only the addition rounds. FC2 sums each
+ *          (<= 2304), and so is the product in f32 (20 bits): only the addition rounds. FC2 sums
+ * each
  *          slice of 128 columns by itself, times the slice's global scale, slices ascending.
  *   w4a16  dot = fma chain over the block's columns, ascending; sum = fma(dot, weight scale, sum)
  *   bf16   the same dot; sum += dot
  *
  * A lane is an output row, so that SIMD of any width adds in this same order. Global scales and
- * biases come last: w4a4 FC1 (sum / 4) * (row global * weight global), FC2 (sum / 4) * weight global;
- * w4a16 sum * weight global.
+ * biases come last: w4a4 FC1 (sum / 4) * (row global * weight global), FC2 (sum / 4) * weight
+ * global; w4a16 sum * weight global.
  *
  * This file is compiled once per instruction level (SY_CPU_SUFFIX): the compiler makes vectors of
  * the inner loops over lanes, and every level gives the same bits.
@@ -196,7 +197,7 @@ static void dot(sy_mode mode, const struct tile *tile, const struct operand *x, 
   }
 }
 
-/* ---- FC1 ---------------------------------------------------------------------------------------- */
+/* ---- FC1 ------------------------------------------------------------------------------------- */
 
 static struct operand received_operand(const struct expert *e, int32_t first, int rows) {
   struct operand x;
@@ -270,7 +271,7 @@ static void fc1_unit(const struct expert *e, int64_t slice) {
   }
 }
 
-/* ---- FC2 ---------------------------------------------------------------------------------------- */
+/* ---- FC2 ------------------------------------------------------------------------------------- */
 
 static struct operand intermediate_operand(const struct expert *e, int32_t first, int rows) {
   struct operand x;
@@ -327,7 +328,7 @@ static void fc2_unit(const struct expert *e, int64_t slice) {
   }
 }
 
-/* ---- Entry -------------------------------------------------------------------------------------- */
+/* ---- Entry ----------------------------------------------------------------------------------- */
 
 sy_status EXPERTS_ENTRY(const struct sy_stage_env *env, const struct sy_experts_args *args) {
   const int64_t active = args->routed->num_active;
