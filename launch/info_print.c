@@ -10,7 +10,8 @@ static const char *const cache_names[HOST_CACHE_LEVELS] = {"L1d", "L2", "L3"};
 
 static void print_backends(const struct text_style *style, const struct info_sheet *sheet) {
   printf("\n%sBackends%s\n", style->bold, style->end);
-  printf("  Kernels    cpu, the only one built in: %s\n", sheet->ranks[0].backend);
+  printf("  Kernels    cpu, the only one built in\n  Level      ");
+  text_wrap(stdout, 13, sheet->ranks[0].backend);
   if (sheet->mpi_library != NULL) {
     printf("  Exchange   local (one process), mpi (%.*s)\n",
            (int)strcspn(sheet->mpi_library, ",\n"), sheet->mpi_library);
