@@ -327,7 +327,7 @@ TEST(halves_out_of_order_stay_on_their_rank) {
                 "halves with slips");
       const struct expected_counts counts =
           expect_counts(&team.c, &options, &split, sy_test_world(), rank);
-      check_counts(&team.rank, &counts, call.num_tokens);
+      check_counts(&team.rank, &counts, call.num_tokens, "halves with slips");
     }
     layer_call_close(&call);
     team_check_derived(&team, &options, &split, "after halves out of order");

@@ -27,6 +27,6 @@ struct expected_counts expect_counts(const struct layer_case *c, const struct ca
 
 /* Reads and resets the group's counters and the layer's load counts; compares, times left out. */
 void check_counts(const struct layer_rank *rank, const struct expected_counts *expected,
-                  int64_t num_tokens);
+                  int64_t num_tokens, const char *what);
 
 #endif

@@ -45,7 +45,7 @@ void team_check_derived(struct team *team, const struct call_options *options,
   team_check(team, options, split, expected, what);
   const struct expected_counts counts =
       expect_counts(&team->c, options, split, sy_test_world(), rank);
-  check_counts(&team->rank, &counts, split->first[rank + 1] - split->first[rank]);
+  check_counts(&team->rank, &counts, split->first[rank + 1] - split->first[rank], what);
 }
 
 void team_share(const struct team *team, sy_dtype dtype, const struct token_split *split,
