@@ -75,19 +75,19 @@ static void last_rank_comes_late(size_t bytes) {
   CHECK_OK(transport_reserve(t, bytes));
   exchange_once(t, bytes, 7);
   if (late) {
-    sleep_ms(900);
+    sleep_ms(1500);
   }
   const int64_t begin_ns = sy_clock_ns();
   CHECK_OK(start_exchange(t, bytes));
-  const sy_status status = t->ops->wait(t, SY_DISPATCH, in_ms(300));
+  const sy_status status = t->ops->wait(t, SY_DISPATCH, in_ms(600));
   if (late) { /* the others' small messages came before they gave up, large ones may not */
     CHECK(status == SY_OK || status == SY_ERR_PEER);
   } else if (CHECK_STATUS(status, SY_ERR_PEER)) {
-    CHECK(sy_clock_ns() - begin_ns >= INT64_C(300000000));
+    CHECK(sy_clock_ns() - begin_ns >= INT64_C(600000000));
     check_last_is_missing(t);
   }
   t->ops->abort(t);
-  CHECK_STATUS(t->ops->wait(t, SY_DISPATCH, in_ms(300)), SY_ERR_PEER);
+  CHECK_STATUS(t->ops->wait(t, SY_DISPATCH, in_ms(600)), SY_ERR_PEER);
   t->ops->destroy(t);
 }
 
@@ -114,8 +114,8 @@ TEST(a_rank_that_does_not_receive_is_named) {
   CHECK_OK(t->ops->open(t, SY_RETURN, false, messages));
   CHECK_OK(t->ops->start(t, SY_RETURN));
   if (deaf) { /* its small messages are on their way; it does not progress */
-    sleep_ms(900);
-  } else if (CHECK_STATUS(t->ops->wait(t, SY_RETURN, in_ms(300)), SY_ERR_PEER)) {
+    sleep_ms(1500);
+  } else if (CHECK_STATUS(t->ops->wait(t, SY_RETURN, in_ms(600)), SY_ERR_PEER)) {
     check_last_is_missing(t);
   }
   t->ops->abort(t);
@@ -131,10 +131,10 @@ TEST(a_rank_missing_from_set_up_is_named) {
     const struct sy_arena_bytes arenas = {.out = {64, 64}, .in = {64, 64}};
     unsigned char all[TRANSPORT_MAX_WORLD];
     if (t->rank == t->world - 1) {
-      sleep_ms(600);
+      sleep_ms(1000);
     } else {
-      CHECK_STATUS(i == 0 ? t->ops->allgather(t, "x", 1, all, in_ms(200))
-                          : t->ops->reserve(t, &arenas, in_ms(200)),
+      CHECK_STATUS(i == 0 ? t->ops->allgather(t, "x", 1, all, in_ms(400))
+                          : t->ops->reserve(t, &arenas, in_ms(400)),
                    SY_ERR_PEER);
       check_last_is_missing(t);
     }
@@ -148,11 +148,11 @@ TEST(a_rank_missing_from_set_up_is_named) {
 TEST(a_rank_missing_from_creation_is_an_error) {
   struct sy_transport *t = NULL;
   if (sy_test_rank() == sy_test_world() - 1) {
-    sleep_ms(600);
-    const sy_status status = sy_transport_create_mpi(MPI_COMM_WORLD, in_ms(200), &t);
+    sleep_ms(1000);
+    const sy_status status = sy_transport_create_mpi(MPI_COMM_WORLD, in_ms(400), &t);
     if (status == SY_OK) {
       unsigned char all[TRANSPORT_MAX_WORLD];
-      CHECK_STATUS(t->ops->allgather(t, "x", 1, all, in_ms(200)), SY_ERR_PEER);
+      CHECK_STATUS(t->ops->allgather(t, "x", 1, all, in_ms(400)), SY_ERR_PEER);
       CHECK(t->ops->missing(t, 0));
       t->ops->abort(t);
       t->ops->destroy(t);
@@ -161,7 +161,7 @@ TEST(a_rank_missing_from_creation_is_an_error) {
     }
     return;
   }
-  CHECK_STATUS(sy_transport_create_mpi(MPI_COMM_WORLD, in_ms(200), &t), SY_ERR_PEER);
+  CHECK_STATUS(sy_transport_create_mpi(MPI_COMM_WORLD, in_ms(400), &t), SY_ERR_PEER);
   CHECK(t == NULL);
   CHECK_STR_HAS(sy_last_error(NULL), "did not come");
 }
