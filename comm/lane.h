@@ -6,7 +6,9 @@
  *
  * Invariants: every message starts at a multiple of SY_MESSAGE_ALIGN; a peer's place in `in` has
  * receive_max bytes, the own rank's has its send bytes. Each open is followed by one start and one
- * wait: peers count on the same sequence of messages in every lane. */
+ * wait: peers count on the same sequence of messages in every lane.
+ *
+ * SY_API, since transports of other libraries (switchyard_mpi) are made of it. */
 #ifndef SY_COMM_LANE_H
 #define SY_COMM_LANE_H
 
@@ -40,22 +42,24 @@ struct sy_lane {
   struct sy_lane_message *messages; /* [world] */
 };
 
+/* Marked SY_API for switchyard_mpi, which is a library of its own. */
+
 /* A closed lane: `out` empty, `in` of in_bytes. MEMORY leaves nothing behind. */
-sy_status sy_lane_create(struct sy_lane *lane, int32_t rank, int32_t world, size_t in_bytes);
-void sy_lane_destroy(struct sy_lane *lane);
+SY_API sy_status sy_lane_create(struct sy_lane *lane, int32_t rank, int32_t world, size_t in_bytes);
+SY_API void sy_lane_destroy(struct sy_lane *lane);
 
 /* Places all messages and opens the lane. STATE, ARGUMENT (a size that is no multiple of
  * SY_MESSAGE_ALIGN), TOO_SMALL: the lane stays as it was. */
-sy_status sy_lane_open(struct sy_lane *lane, bool broadcast,
-                       const struct sy_message_bytes *messages);
+SY_API sy_status sy_lane_open(struct sy_lane *lane, bool broadcast,
+                              const struct sy_message_bytes *messages);
 
 /* The next state; STATE if the lane is not in the one before it. */
-sy_status sy_lane_start(struct sy_lane *lane);
-sy_status sy_lane_check_started(const struct sy_lane *lane);
-void sy_lane_close(struct sy_lane *lane);
+SY_API sy_status sy_lane_start(struct sy_lane *lane);
+SY_API sy_status sy_lane_check_started(const struct sy_lane *lane);
+SY_API void sy_lane_close(struct sy_lane *lane);
 
-void *sy_lane_landing(const struct sy_lane *lane, int32_t peer);
-const void *sy_lane_received(const struct sy_lane *lane, int32_t peer, size_t *bytes_out);
+SY_API void *sy_lane_landing(const struct sy_lane *lane, int32_t peer);
+SY_API const void *sy_lane_received(const struct sy_lane *lane, int32_t peer, size_t *bytes_out);
 
 /* Larger arenas of both directions, in two steps, so that ranks can agree in between: every
  * prepare that succeeds is followed by a commit or a discard. STATE (an exchange is open), MEMORY.
@@ -65,11 +69,11 @@ struct sy_arena_growth { /* start is NULL where the old buffer suffices */
   struct sy_buffer in[SY_NUM_DIRECTIONS];
 };
 
-sy_status sy_arena_growth_prepare(struct sy_lane lanes[SY_NUM_DIRECTIONS],
-                                  const struct sy_arena_bytes *bytes,
-                                  struct sy_arena_growth *growth_out);
-void sy_arena_growth_commit(struct sy_lane lanes[SY_NUM_DIRECTIONS],
-                            struct sy_arena_growth *growth);
-void sy_arena_growth_discard(struct sy_arena_growth *growth);
+SY_API sy_status sy_arena_growth_prepare(struct sy_lane lanes[SY_NUM_DIRECTIONS],
+                                         const struct sy_arena_bytes *bytes,
+                                         struct sy_arena_growth *growth_out);
+SY_API void sy_arena_growth_commit(struct sy_lane lanes[SY_NUM_DIRECTIONS],
+                                   struct sy_arena_growth *growth);
+SY_API void sy_arena_growth_discard(struct sy_arena_growth *growth);
 
 #endif
