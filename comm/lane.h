@@ -42,8 +42,6 @@ struct sy_lane {
   struct sy_lane_message *messages; /* [world] */
 };
 
-/* Marked SY_API for switchyard_mpi, which is a library of its own. */
-
 /* A closed lane: `out` empty, `in` of in_bytes. MEMORY leaves nothing behind. */
 SY_API sy_status sy_lane_create(struct sy_lane *lane, int32_t rank, int32_t world, size_t in_bytes);
 SY_API void sy_lane_destroy(struct sy_lane *lane);
