@@ -131,9 +131,11 @@ sy_status sy_layer_load_expert(sy_layer *layer, int32_t local_expert,
   const sy_status status = layer->group->kernels->load_expert(
       &layer->env, weights, layer->weights + (size_t)local_expert * layer->expert_bytes, &bad);
   if (status != SY_OK) {
-    return sy_fail(status, "expert %d: %s[%lld, %lld] is %g; weights must be finite",
-                   (int)layer->global_expert[local_expert], bad.projection, (long long)bad.row,
-                   (long long)bad.column, (double)bad.value);
+    return sy_fail(
+        status,
+        "expert %d: %s[%lld, %lld] is %g; weights must be finite, and in mode bf16 at most 3.39e38",
+        (int)layer->global_expert[local_expert], bad.projection, (long long)bad.row,
+        (long long)bad.column, (double)bad.value);
   }
   layer->loaded[local_expert] = 1;
   return SY_OK;

@@ -1,28 +1,6 @@
 /* group: slots of received rows -> routed rows sorted by local expert, stable. */
 #include "kernels/cpu/cpu.h"
-
-#define SY_NOT_HERE (-1)
-
-static const struct sy_wire_slot *row_slots(const struct sy_stage_env *env,
-                                            const unsigned char *row) {
-  return (const struct sy_wire_slot *)(const void *)(row + env->wire_row.slots);
-}
-
-/* The local expert of a slot record; SY_NOT_HERE when another rank owns it. The caller has checked
- * the slot with slot_is_valid. */
-static int32_t local_expert(const struct sy_stage_env *env, const struct sy_wire_slot *slot) {
-  if (!env->gather) {
-    return slot->expert;
-  }
-  return env->expert_rank[slot->expert] == env->rank ? env->expert_local[slot->expert]
-                                                     : SY_NOT_HERE;
-}
-
-/* Rows come from other processes: what they name is checked before it becomes an index. */
-static bool slot_is_valid(const struct sy_stage_env *env, const struct sy_wire_slot *slot) {
-  return slot->expert < (env->gather ? env->num_experts : env->local_experts) &&
-         slot->slot < env->top_k;
-}
+#include "kernels/slots.h"
 
 static bool slot_is_used(const struct sy_wire_slot *slot) {
   return slot->expert != SY_WIRE_NO_EXPERT;
@@ -42,14 +20,14 @@ static sy_status take_rows(const struct sy_stage_env *env, const struct sy_group
       continue;
     }
     const unsigned char *row = args->received[at.rank] + (size_t)at.row * env->wire_row.bytes;
-    const struct sy_wire_slot *slot = row_slots(env, row);
+    const struct sy_wire_slot *slot = sy_row_slots(env, row);
     const int32_t first = slots;
     for (int32_t j = 0; j < env->slots_per_row && slot_is_used(&slot[j]); ++j) {
-      if (!slot_is_valid(env, &slot[j])) {
+      if (!sy_wire_slot_is_valid(env, &slot[j])) {
         return SY_ERR_MISMATCH;
       }
-      const int32_t expert = local_expert(env, &slot[j]);
-      if (expert == SY_NOT_HERE) {
+      const int32_t expert = sy_wire_slot_local(env, &slot[j]);
+      if (expert < 0) {
         continue;
       }
       if (slots - first == max_slots) {
@@ -95,10 +73,10 @@ static void list_experts(const struct sy_stage_env *env, const struct sy_group_a
 static void place_rows(const struct sy_stage_env *env, const struct sy_routed *routed) {
   int32_t *next = routed->expert_offset; /* shifted back below */
   for (int64_t row = 0; row < routed->num_received; ++row) {
-    const struct sy_wire_slot *slot = row_slots(env, routed->received_row[row]);
+    const struct sy_wire_slot *slot = sy_row_slots(env, routed->received_row[row]);
     for (int32_t i = routed->row_slot_offset[row]; i < routed->row_slot_offset[row + 1]; ++i) {
       const int32_t expert = routed->slot_routed[i];
-      while (local_expert(env, slot) != expert) {
+      while (sy_wire_slot_local(env, slot) != expert) {
         ++slot;
       }
       const int32_t place = next[expert]++;

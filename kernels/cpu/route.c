@@ -1,60 +1,11 @@
-/* route: top-k ids and weights -> rows for each rank. Two passes over the tokens: count, then fill.
- */
+/* route: top-k ids and weights -> rows for each rank. Two passes over the tokens: count, then fill. */
 #include "kernels/cpu/cpu.h"
-
-struct token_ids {
-  const int32_t *ids;
-  const float *weights;
-};
-
-static struct token_ids token_at(const struct sy_route_args *args, int64_t token) {
-  const char *ids = (const char *)args->expert_ids + token * args->expert_ids_stride;
-  const char *weights = (const char *)args->expert_weights + token * args->expert_weights_stride;
-  return (struct token_ids){(const int32_t *)(const void *)ids,
-                            (const float *)(const void *)weights};
-}
-
-/* A slot is routed if it is not masked and is the first of its token that names its expert. */
-static bool is_routed(const struct token_ids *token, int32_t slot) {
-  if (token->ids[slot] < 0) {
-    return false;
-  }
-  for (int32_t j = 0; j < slot; ++j) {
-    if (token->ids[j] == token->ids[slot]) {
-      return false;
-    }
-  }
-  return true;
-}
-
-/* The weight of a routed slot: its own plus those of later slots that name the same expert. */
-static float merged_weight(const struct token_ids *token, int32_t slot, int32_t top_k) {
-  float weight = token->weights[slot];
-  for (int32_t j = slot + 1; j < top_k; ++j) {
-    if (token->ids[j] == token->ids[slot]) {
-      weight += token->weights[j];
-    }
-  }
-  return weight;
-}
-
-/* The smallest rank above `after` that owns one of the token's experts; world if there is none. */
-static int32_t next_rank(const struct sy_stage_env *env, const struct token_ids *token,
-                         int32_t after) {
-  int32_t next = env->world;
-  for (int32_t k = 0; k < env->top_k; ++k) {
-    if (token->ids[k] >= 0) {
-      const int32_t rank = env->expert_rank[token->ids[k]];
-      next = rank > after && rank < next ? rank : next;
-    }
-  }
-  return next;
-}
+#include "kernels/slots.h"
 
 sy_status sy_cpu_check_ids(const struct sy_stage_env *env, const struct sy_route_args *args,
                            struct sy_bad_id *bad) {
   for (int64_t t = 0; t < args->num_tokens; ++t) {
-    const struct token_ids token = token_at(args, t);
+    const struct sy_token_slots token = sy_token_slots_at(args, t);
     for (int32_t k = 0; k < env->top_k; ++k) {
       if (token.ids[k] < -1 || token.ids[k] >= env->num_experts) {
         *bad = (struct sy_bad_id){t, k, token.ids[k]};
@@ -72,45 +23,15 @@ static void count_rows(const struct sy_stage_env *env, const struct sy_route_arg
     slots[p] = 0;
   }
   for (int64_t t = 0; t < args->num_tokens; ++t) {
-    const struct token_ids token = token_at(args, t);
-    for (int32_t p = next_rank(env, &token, -1); p < env->world; p = next_rank(env, &token, p)) {
+    const struct sy_token_slots token = sy_token_slots_at(args, t);
+    for (int32_t p = sy_next_rank(env, &token, -1); p < env->world;
+         p = sy_next_rank(env, &token, p)) {
       ++rows[p];
     }
     for (int32_t k = 0; k < env->top_k; ++k) {
-      if (is_routed(&token, k)) {
+      if (sy_slot_is_routed(&token, k)) {
         ++slots[env->expert_rank[token.ids[k]]];
       }
-    }
-  }
-}
-
-/* Writes the slots of `token` that rank p owns (all ranks' if p < 0), from send_slots[first] on;
- * returns how many. expert = local expert, or the global one when rows go to every rank. */
-static int32_t fill_slots(const struct sy_stage_env *env, const struct sy_route_args *args,
-                          const struct token_ids *token, int32_t p, int32_t first) {
-  int32_t count = 0;
-  for (int32_t k = 0; k < env->top_k; ++k) {
-    if (!is_routed(token, k) || (p >= 0 && env->expert_rank[token->ids[k]] != p)) {
-      continue;
-    }
-    const int32_t expert = env->gather ? token->ids[k] : env->expert_local[token->ids[k]];
-    args->send_slots[first + count] =
-        (struct sy_wire_slot){.weight = merged_weight(token, k, env->top_k),
-                              .expert = (uint16_t)expert,
-                              .slot = (uint16_t)k};
-    ++count;
-  }
-  return count;
-}
-
-/* Where each slot of `token` on rank p comes back: first_return is its row's first return row. */
-static void fill_slot_return(const struct sy_stage_env *env, const struct token_ids *token,
-                             int32_t p, int32_t first_return, struct sy_row_ref *slot_return) {
-  int32_t count = 0;
-  for (int32_t k = 0; k < env->top_k; ++k) {
-    if (is_routed(token, k) && env->expert_rank[token->ids[k]] == p) {
-      slot_return[k] = (struct sy_row_ref){p, first_return + count};
-      ++count;
     }
   }
 }
@@ -130,15 +51,16 @@ static void route_gather(const struct sy_stage_env *env, const struct sy_route_a
     args->send_offset[p + 1] = (int32_t)args->num_tokens;
   }
   for (int64_t t = 0; t < args->num_tokens; ++t) {
-    const struct token_ids token = token_at(args, t);
+    const struct sy_token_slots token = sy_token_slots_at(args, t);
     args->token_offset[t] = refs;
     args->send_slot_offset[t] = slots;
-    slots += fill_slots(env, args, &token, -1, slots);
-    for (int32_t p = next_rank(env, &token, -1); p < env->world; p = next_rank(env, &token, p)) {
+    slots += sy_fill_slots(env, args, &token, -1, slots);
+    for (int32_t p = sy_next_rank(env, &token, -1); p < env->world;
+         p = sy_next_rank(env, &token, p)) {
       args->token_row[refs++] = (struct sy_row_ref){p, (int32_t)t};
       if (env->per_slot) {
-        fill_slot_return(env, &token, p, (int32_t)t * env->return_slots,
-                         args->slot_return + t * env->top_k);
+        sy_fill_slot_return(env, &token, p, (int32_t)t * env->return_slots,
+                            args->slot_return + t * env->top_k);
       }
     }
   }
@@ -146,13 +68,11 @@ static void route_gather(const struct sy_stage_env *env, const struct sy_route_a
   args->send_slot_offset[args->num_tokens] = slots;
 }
 
-static void route_dispatch(const struct sy_stage_env *env, const struct sy_route_args *args) {
-  int32_t *row_cursor = args->cursor;
-  int32_t *slot_cursor = args->cursor + env->world;
-  int32_t refs = 0;
+/* Turns the counts of each rank into where its rows and slots begin. */
+static void place_ranks(const struct sy_stage_env *env, const struct sy_route_args *args,
+                        int32_t *row_cursor, int32_t *slot_cursor) {
   int32_t rows = 0;
   int32_t slots = 0;
-  count_rows(env, args, row_cursor, slot_cursor);
   for (int32_t p = 0; p < env->world; ++p) {
     const int32_t num_slots = slot_cursor[p];
     args->send_offset[p] = rows;
@@ -164,22 +84,29 @@ static void route_dispatch(const struct sy_stage_env *env, const struct sy_route
   }
   args->send_offset[env->world] = rows;
   args->send_slot_offset[rows] = slots;
+}
 
+static void route_dispatch(const struct sy_stage_env *env, const struct sy_route_args *args) {
+  int32_t *row_cursor = args->cursor;
+  int32_t *slot_cursor = args->cursor + env->world;
+  int32_t refs = 0;
+  count_rows(env, args, row_cursor, slot_cursor);
+  place_ranks(env, args, row_cursor, slot_cursor);
   for (int64_t t = 0; t < args->num_tokens; ++t) {
-    const struct token_ids token = token_at(args, t);
+    const struct sy_token_slots token = sy_token_slots_at(args, t);
     args->token_offset[t] = refs;
-    for (int32_t p = next_rank(env, &token, -1); p < env->world; p = next_rank(env, &token, p)) {
+    for (int32_t p = sy_next_rank(env, &token, -1); p < env->world;
+         p = sy_next_rank(env, &token, p)) {
       const int32_t row = row_cursor[p]++;
       const int32_t first_slot = slot_cursor[p];
       args->token_row[refs++] = (struct sy_row_ref){p, row};
       args->send_slot_offset[args->send_offset[p] + row] = first_slot;
-      slot_cursor[p] += fill_slots(env, args, &token, p, first_slot);
+      slot_cursor[p] += sy_fill_slots(env, args, &token, p, first_slot);
       if (env->per_slot) {
-        const int32_t slots_before_rank = args->send_slot_offset[args->send_offset[p]];
-        fill_slot_return(env, &token, p,
-                         env->padded_slots ? row * env->return_slots
-                                           : first_slot - slots_before_rank,
-                         args->slot_return + t * env->top_k);
+        const int32_t rank_begin = args->send_slot_offset[args->send_offset[p]];
+        const int32_t first_return =
+            env->padded_slots ? row * env->return_slots : first_slot - rank_begin;
+        sy_fill_slot_return(env, &token, p, first_return, args->slot_return + t * env->top_k);
       }
     }
   }

@@ -21,12 +21,14 @@ static float at(const struct matrix *m, int64_t row, int64_t column) {
                                   : sy_bf16_to_f32(((const uint16_t *)m->data)[i]);
 }
 
-static sy_status find_amax(const struct matrix *m, float *amax_out, struct sy_bad_weight *bad) {
+/* A value is bad if it is not finite, or becomes infinite when it is stored as BF16. */
+static sy_status find_amax(const struct matrix *m, bool bf16, float *amax_out,
+                           struct sy_bad_weight *bad) {
   float amax = 0.0f;
   for (int64_t r = 0; r < m->rows; ++r) {
     for (int64_t c = 0; c < m->columns; ++c) {
       const float x = at(m, r, c);
-      if (!sy_is_finite(x)) {
+      if (!sy_is_finite(bf16 ? sy_bf16_to_f32(sy_f32_to_bf16(x)) : x)) {
         *bad = (struct sy_bad_weight){m->name, r, c, x};
         return SY_ERR_ARGUMENT;
       }
@@ -68,11 +70,11 @@ static sy_status pack_projection(const struct sy_stage_env *env, const struct ma
                                  unsigned char *tiles, size_t tile_stride, float *global_out,
                                  struct sy_bad_weight *bad) {
   float amax;
-  const sy_status status = find_amax(m, &amax, bad);
+  const bool bf16 = env->mode == SY_MODE_BF16;
+  const sy_status status = find_amax(m, bf16, &amax, bad);
   if (status != SY_OK) {
     return status;
   }
-  const bool bf16 = env->mode == SY_MODE_BF16;
   const float global = bf16 ? 1.0f : sy_nvfp4_global(amax);
   const size_t blocks = (size_t)m->columns / SY_BLOCK;
   for (int64_t row = 0; row < m->rows; row += SY_TILE) {
