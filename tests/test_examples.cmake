@@ -45,10 +45,10 @@ foreach(reference IN LISTS lm_references)
   sy_add_lm_test(score.${mode}.per_rank SCRIPT score LABELS ${lm_quick}
     CASE per_rank_is_near ${mode} 8 2 3 4 8)
   sy_add_lm_test(score.${mode}.whole SCRIPT score LABELS slow
-    CASE worlds_agree ${mode} 33 ${all_33} ${tolerance} 4 8)
+    CASE worlds_agree ${mode} 33 ${all_33} ${tolerance} 1 2 3 4 8)
 endforeach()
 sy_add_lm_test(score.w4a4.per_rank.whole SCRIPT score LABELS slow
-  CASE per_rank_is_near w4a4 33 4 8)
+  CASE per_rank_is_near w4a4 33 2 3 4 8)
 sy_add_lm_test(score.ways_agree SCRIPT score LABELS ${lm_quick} CASE ways_agree)
 sy_add_lm_test(score.table_adds_up SCRIPT score CASE table_adds_up)
 

@@ -53,23 +53,12 @@ static void place_token(const struct lm_model *model, int32_t layer_idx,
   }
 }
 
-/* One query over positions 0 .. last: a weighted sum of values, added in ascending position. */
-static void attend(const float *restrict query, const float *restrict keys,
-                   const float *restrict values, int32_t last, int32_t dim, float *restrict scores,
-                   float *restrict attended) {
-  const float scale = 1.0f / sqrtf((float)dim);
-  for (int32_t p = 0; p <= last; ++p) {
-    scores[p] = scale * lm_dot(query, keys + (int64_t)p * dim, dim);
-  }
-  lm_softmax(scores, last + 1);
-  memset(attended, 0, (size_t)dim * sizeof *attended);
-  for (int32_t p = 0; p <= last; ++p) {
-    const float weight = scores[p];
-    const float *value = values + (int64_t)p * dim;
-    for (int32_t d = 0; d < dim; ++d) {
-      attended[d] += weight * value[d];
-    }
-  }
+/* One query over `count` positions. */
+static void attend(const float *query, const float *keys, const float *values, int32_t count,
+                   int32_t dim, float *scores, float *attended) {
+  lm_scores(query, keys, count, dim, 1.0f / sqrtf((float)dim), scores);
+  lm_softmax(scores, count);
+  lm_weighted_sum(scores, values, count, dim, attended);
 }
 
 void lm_attend(const struct lm_model *model, int32_t layer_idx, const struct lm_token *tokens,
@@ -88,8 +77,9 @@ void lm_attend(const struct lm_model *model, int32_t layer_idx, const struct lm_
       const struct lm_sequence *sequence = tokens[t].sequence;
       const int64_t kept = head_offset(c, sequence, layer_idx, h / group);
       const int64_t row = (t * c->num_heads + h) * dim;
-      attend(heads->query + row, sequence->keys + kept, sequence->values + kept, tokens[t].position,
-             c->head_dim, heads->scores + (int64_t)omp_get_thread_num() * c->max_positions,
+      attend(heads->query + row, sequence->keys + kept, sequence->values + kept,
+             tokens[t].position + 1, c->head_dim,
+             heads->scores + (int64_t)omp_get_thread_num() * c->max_positions,
              heads->attended + row);
     }
   }

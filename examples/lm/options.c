@@ -46,7 +46,8 @@ static const char *const help[] = {
     "                       (default: from the plan's memory budget)\n"
     "  --chunk-rows N       received rows that are computed together, 1 to 2147483647\n"
     "                       (default: from the plan's memory budget)\n"
-    "  --threads N          CPU threads of a rank, 1 to 1024 (default: its share of the cores)\n"
+    "  --threads N          CPU threads of a rank, 1 to 1024 (default: OMP_NUM_THREADS, or its\n"
+    "                       share of the cores)\n"
     "  --timeout SECONDS    how long to wait for another rank, 1 to 86400 (default: 30)\n"
     "  --json               one JSON object on standard output, in place of text and table\n"
     "  --help, --version\n",

@@ -2,6 +2,7 @@
 #include "team.h"
 
 #include <limits.h>
+#include <omp.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -18,9 +19,9 @@ double lm_seconds(void) {
   return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* This rank's share of the cores that the ranks of its host may use together, and no more than it
- * may use itself. */
-static int32_t share_of_cores(MPI_Comm comm) {
+/* OMP_NUM_THREADS where it is set. Otherwise this rank's share of the cores that the ranks of its
+ * host may use together, and no more than it may use itself. Collective. */
+static int32_t default_threads(MPI_Comm comm) {
   cpu_set_t mine, all;
   CPU_ZERO(&mine);
   CPU_ZERO(&all);
@@ -35,6 +36,10 @@ static int32_t share_of_cores(MPI_Comm comm) {
   MPI_Comm_free(&host);
   const int share = CPU_COUNT(&all) / ranks;
   const int own = CPU_COUNT(&mine);
+  const char *wanted = getenv("OMP_NUM_THREADS");
+  if (wanted != NULL && wanted[0] != '\0') {
+    return omp_get_max_threads();
+  }
   const int threads = share < own ? share : own;
   return threads < 1 ? 1 : threads;
 }
@@ -46,7 +51,7 @@ enum lm_exit lm_team_join(struct lm_team *team, int *argc, char ***argv) {
   MPI_Comm_dup(MPI_COMM_WORLD, &team->comm);
   MPI_Comm_rank(team->comm, &team->rank);
   MPI_Comm_size(team->comm, &team->world);
-  team->threads = share_of_cores(team->comm);
+  team->threads = default_threads(team->comm);
   MPI_Comm_set_errhandler(team->comm, MPI_ERRORS_RETURN);
   team->requests = malloc((size_t)team->world * sizeof(MPI_Request));
   if (team->requests == NULL) {

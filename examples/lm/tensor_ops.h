@@ -29,7 +29,13 @@ void lm_linear_destroy(struct lm_linear *linear);
 void lm_linear_apply(const struct lm_linear *linear, const float *x, int64_t rows, float *y,
                      int32_t threads);
 
-float lm_dot(const float *a, const float *b, int32_t n);
+/* scores[p] = scale * the dot product of query and keys[p]; keys f32 [count, n]. */
+void lm_scores(const float *query, const float *keys, int32_t count, int32_t n, float scale,
+               float *scores);
+
+/* sum = the values' weighted sum, in ascending order; values f32 [count, n]. */
+void lm_weighted_sum(const float *weights, const float *values, int32_t count, int32_t n,
+                     float *sum);
 
 /* y = x / sqrt(mean(x^2) + eps) * weight; y may be x. */
 void lm_rms_norm(const float *x, const float *weight, int32_t n, float eps, float *y);
