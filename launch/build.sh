@@ -1,10 +1,11 @@
 #!/bin/sh
-# Sets up, configures and builds one preset: launch/build.sh [preset], release unless named.
-# A second run skips what is done.
+# Sets up, configures and builds: launch/build.sh [preset [target...]]; release, all targets unless
+# named. A second run skips what is done.
 set -eu
 cd "$(dirname "$0")/.."
 preset=${1:-release}
+[ $# -eq 0 ] || shift
 
 launch/setup.sh
 cmake --preset "$preset" >/dev/null
-cmake --build --preset "$preset"
+cmake --build --preset "$preset" --target "${@:-all}"
