@@ -22,8 +22,8 @@ static const char *const help[] = {
     "  --temperature X      0 to 100; 0 takes the likeliest byte (default: 0)\n"
     "  --top-p X            above 0, to 1: draw from the likeliest bytes that together have this\n"
     "                       probability; needs --temperature (default: 1)\n"
-    "  --seed N             of the draws: same seed, same text, on any number of ranks (default: "
-    "0)\n",
+    "  --seed N             of the draws: same seed, same text; with per_slot on any number of\n"
+    "                       ranks (default: 0)\n",
     "\n"
     "score: bits per byte of a text, in windows of 256 predictions that each start afresh\n"
     "  --text FILE          the text\n"
