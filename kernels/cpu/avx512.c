@@ -26,10 +26,10 @@
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-/* Rows of one slice of the contraction, decoded: block b of row r is entry r * blocks + b. */
+/* Rows of one slice of the contraction, decoded: block b of row r is entry r * blocks + b. Every
+ * entry of codes and values is aligned to its size, as the stores want it. */
 struct operand {
-  int blocks; /* of a row */
-  union {
+  _Alignas(64) union {
     struct {
       int8_t codes[OPERAND_BLOCKS][SY_BLOCK]; /* even columns, then odd, doubled */
       int32_t correction[OPERAND_BLOCKS];     /* -12 * sum of the block's codes */
@@ -37,6 +37,7 @@ struct operand {
     } fp4;
     float values[OPERAND_BLOCKS][SY_BLOCK]; /* bf16 rows */
   };
+  int blocks; /* of a row */
 };
 
 /* ---- Decoding rows --------------------------------------------------------------------------- */
@@ -389,7 +390,7 @@ static void fc1_rows(const struct expert *e, int64_t column, int columns, int32_
   const bool gated = sy_is_gated(env->activation);
   _Alignas(64) unit_sums gate_sums;
   _Alignas(64) unit_sums up_sums;
-  _Alignas(64) struct operand x;
+  struct operand x;
   clear_sums(gate_sums, tiles, rows);
   clear_sums(up_sums, tiles, rows);
   for (int64_t begin = 0; begin < blocks; begin += x.blocks) {
@@ -468,7 +469,7 @@ static void fc2_rows(const struct expert *e, int64_t column, int columns, int32_
   const int64_t step = w4a4 ? UNIT / SY_BLOCK : OPERAND_BLOCKS / rows;
   const int tiles = columns / SY_TILE;
   _Alignas(64) unit_sums sums;
-  _Alignas(64) struct operand x;
+  struct operand x;
   clear_sums(sums, tiles, rows);
   for (int64_t begin = 0; begin < blocks; begin += step) {
     x.blocks = min_int(step, blocks - begin);
