@@ -116,7 +116,7 @@ bool same_bits(const struct layer_case *c, sy_dtype dtype, const void *got, cons
       if (memcmp(a + i, b + i, value_bytes) != 0) {
         fprintf(stderr, "rank %d, %s: token %" PRId64 " differs at column %zu\n", sy_test_rank(),
                 what, t, i / value_bytes);
-        return CHECK(!"the same bits");
+        return CHECK_EQ_BYTES(a + i, b + i, value_bytes);
       }
     }
   }
