@@ -232,6 +232,9 @@ static uint64_t digest_of(const struct road_shape *shape, const struct road_toke
 TEST(every_level_has_the_bits_of_the_specification) {
   size_t num_levels = 0;
   const struct sy_kernels *levels = sy_kernels_cpu_levels(&num_levels);
+  if (sy_kernels_cpu() == &levels[num_levels - 1]) {
+    SKIP("this machine has the specification's level only");
+  }
   for (int64_t c = 0; c < 24; ++c) {
     struct random_stream r = random_stream_make(sy_test_seed(), "level", c);
     struct fences fences = {NULL};
@@ -264,7 +267,7 @@ static void one_nan_token(const struct sy_kernels *kernels) {
   struct road_shape shape = make_shape(kernels, 48, 144, 2, 3);
   struct road_tokens tokens = road_tokens_make(&fences, &shape, 12);
   for (int kind = 0; kind < 12; ++kind) {
-    const int64_t victim = kind % 12;
+    const int64_t victim = kind;
     const uint16_t healthy = tokens.hidden[victim * 48 + 17];
     tokens.hidden[victim * 48 + 17] = bad[kind % 3];
     shape.activation = (sy_activation)(kind / 3);
@@ -274,8 +277,9 @@ static void one_nan_token(const struct sy_kernels *kernels) {
     road_begin(&road, &shape, &tokens, NULL);
     judge_begin(&judge, &road);
     road_walk(&road, judge_experts, &judge);
-    for (int64_t i = 0; i < 12 * 48; ++i) {
-      CHECK((isnan(road_output(&road, i / 48, i % 48)) != 0) == (i / 48 == victim));
+    for (int64_t i = 0; i < tokens.count * shape.hidden; ++i) {
+      const int64_t token = i / shape.hidden;
+      CHECK((isnan(road_output(&road, token, i % shape.hidden)) != 0) == (token == victim));
     }
     judge_end(&judge);
     road_end(&road);
@@ -337,7 +341,7 @@ static void extreme_sizes(const struct sy_kernels *kernels) {
     struct fences fences = {NULL};
     struct road_shape shape = make_shape(kernels, 48, 144, 1, 2);
     struct road_tokens tokens = road_tokens_make(&fences, &shape, 4);
-    for (int64_t i = 0; i < 4 * 48; ++i) {
+    for (int64_t i = 0; i < tokens.count * shape.hidden; ++i) {
       tokens.hidden[i] =
           oracle_bf16_nearest(ldexp(oracle_bf16_value(tokens.hidden[i]), exponents[c][0]));
     }
@@ -346,7 +350,7 @@ static void extreme_sizes(const struct sy_kernels *kernels) {
       struct judge judge;
       shape.mode = modes[m];
       road_begin(&road, &shape, &tokens, NULL);
-      for (int64_t i = 0; i < 48 * 144; ++i) {
+      for (int64_t i = 0; i < shape.hidden * shape.intermediate; ++i) {
         float *up = (float *)(uintptr_t)road.weights[1].up; /* odd experts are F32 */
         up[i] = ldexpf(up[i], exponents[c][1]);
       }

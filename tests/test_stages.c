@@ -1,7 +1,6 @@
 /* Route, pack, group, reduce and combine against plain re-derivations, over every way in which rows
  * can travel. What the experts compute is made up here; test_experts.c judges that. */
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "tests/support/backends.h"
@@ -168,24 +167,22 @@ static void check_route(const struct road *road, const struct road_rank *rank) {
 
 static void check_nvfp4_payload(const struct sy_stage_env *env, const float *x,
                                 const unsigned char *row) {
-  const size_t h = (size_t)env->hidden;
-  uint8_t *codes = malloc(h + h / SY_NVFP4_BLOCK + h / 2);
-  if (!CHECK(codes != NULL)) {
-    return;
-  }
-  uint8_t *scales = codes + h;
-  uint8_t *pairs = scales + h / SY_NVFP4_BLOCK;
-  const float exact = oracle_global(x, env->hidden);
-  oracle_quantise(x, env->hidden, exact, codes, scales);
-  for (size_t i = 0; i < h / 2; ++i) {
+  const int64_t h = env->hidden;
+  struct fences fences = {NULL};
+  uint8_t *codes = FENCED(&fences, uint8_t, h, "codes");
+  uint8_t *scales = FENCED(&fences, uint8_t, h / SY_NVFP4_BLOCK, "scales");
+  uint8_t *pairs = FENCED(&fences, uint8_t, h / 2, "pairs of codes");
+  const float exact = oracle_global(x, h);
+  oracle_quantise(x, h, exact, codes, scales);
+  for (int64_t i = 0; i < h / 2; ++i) {
     pairs[i] = (uint8_t)(codes[2 * i] | codes[2 * i + 1] << 4);
   }
   float global;
   memcpy(&global, row + env->wire_row.global, sizeof global);
   CHECK(same_f32(global, exact));
-  CHECK_EQ_BYTES(row, pairs, h / 2);
-  CHECK_EQ_BYTES(row + env->wire_row.scales, scales, h / SY_NVFP4_BLOCK);
-  free(codes);
+  CHECK_EQ_BYTES(row, pairs, (size_t)(h / 2));
+  CHECK_EQ_BYTES(row + env->wire_row.scales, scales, (size_t)(h / SY_NVFP4_BLOCK));
+  fences_free(&fences);
 }
 
 /* A row with a non-finite value must hold a NaN, which no weight of 0 and no clamp can lose. */
@@ -209,10 +206,8 @@ static void check_packed_row(const struct road *road, const struct road_rank *ra
                              int32_t count) {
   const struct sy_stage_env *env = &rank->env;
   const uint16_t *hidden = road->tokens.hidden + token * env->hidden;
-  float *x = malloc((size_t)env->hidden * sizeof *x);
-  if (!CHECK(x != NULL)) {
-    return;
-  }
+  struct fences fences = {NULL};
+  float *x = FENCED(&fences, float, env->hidden, "hidden");
   for (int64_t i = 0; i < env->hidden; ++i) {
     x[i] = (float)oracle_bf16_value(hidden[i]);
   }
@@ -221,7 +216,7 @@ static void check_packed_row(const struct road *road, const struct road_rank *ra
   } else {
     check_bf16_payload(env, hidden, isfinite(oracle_global(x, env->hidden)), row);
   }
-  free(x);
+  fences_free(&fences);
   struct sy_wire_slot sent[MAX_TOP_K];
   memcpy(sent, row + env->wire_row.slots, (size_t)env->slots_per_row * sizeof *sent);
   CHECK(same_slots(sent, slots, count));
@@ -282,16 +277,17 @@ static int32_t slots_here(const struct road *road, int32_t p, const unsigned cha
   return count;
 }
 
-/* Facts of all rows that rank p received, in rank order; the caller frees. */
-static struct row_fact *facts_of(const struct road *road, int32_t p, int64_t *count_out) {
+/* Facts of all rows that rank p received, in rank order. */
+static struct row_fact *facts_of(const struct road *road, int32_t p, struct fences *fences,
+                                 int64_t *count_out) {
   const struct road_rank *rank = &road->ranks[p];
   int64_t count = 0;
   for (int32_t s = 0; s < road->shape.world; ++s) {
     count += rank->received_rows[s];
   }
-  struct row_fact *facts = calloc((size_t)count + 1, sizeof *facts);
+  struct row_fact *facts = FENCED(fences, struct row_fact, count, "facts");
   struct row_fact *fact = facts;
-  for (int32_t s = 0; facts != NULL && s < road->shape.world; ++s) {
+  for (int32_t s = 0; s < road->shape.world; ++s) {
     int64_t slots = 0;
     for (int32_t row = 0; row < rank->received_rows[s]; ++row) {
       fact->source = s;
@@ -372,9 +368,10 @@ static void judge_chunk(const struct road *road, int32_t p, const struct road_ch
   int64_t *chunks = user;
   ++*chunks;
   int64_t count = 0;
-  struct row_fact *all = facts_of(road, p, &count);
-  if (!CHECK(all != NULL) || !CHECK(chunk->first_row + routed->num_received <= count)) {
-    free(all);
+  struct fences fences = {NULL};
+  struct row_fact *all = facts_of(road, p, &fences, &count);
+  if (!CHECK(chunk->first_row + routed->num_received <= count)) {
+    fences_free(&fences);
     return;
   }
   const struct row_fact *facts = all + chunk->first_row;
@@ -390,13 +387,14 @@ static void judge_chunk(const struct road *road, int32_t p, const struct road_ch
   for (int64_t i = 0; i < routed->num_received; ++i) {
     check_reduced(road, p, chunk, i, &facts[i]);
   }
-  free(all);
+  fences_free(&fences);
 }
 
 static void check_load_counts(const struct road *road, int32_t p) {
   const struct road_rank *rank = &road->ranks[p];
   int64_t count = 0;
-  struct row_fact *facts = facts_of(road, p, &count);
+  struct fences fences = {NULL};
+  const struct row_fact *facts = facts_of(road, p, &fences, &count);
   for (int32_t e = 0; e < rank->env.local_experts; ++e) {
     uint64_t rows = 0;
     for (int64_t i = 0; i < count; ++i) {
@@ -406,7 +404,7 @@ static void check_load_counts(const struct road *road, int32_t p) {
     }
     CHECK_EQ_U64(rank->load_counts[e], rows);
   }
-  free(facts);
+  fences_free(&fences);
 }
 
 /* ---- Combine ------------------------------------------------------------------------------- */

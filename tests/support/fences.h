@@ -15,7 +15,8 @@ struct fences {
 };
 
 /* 64-byte aligned; ends the program when memory is out. bytes may be 0. */
-void *fences_alloc(struct fences *fences, size_t bytes, const char *name);
+void *fences_alloc(struct fences *fences, size_t bytes, const char *name)
+    __attribute__((returns_nonnull));
 
 #define FENCED(fences, type, count, name) \
   ((type *)fences_alloc((fences), (size_t)(count) * sizeof(type), (name)))

@@ -1,7 +1,6 @@
 #include "tests/support/judge.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "tests/support/harness.h"
@@ -98,10 +97,8 @@ void judge_experts(const struct road *road, int32_t rank, const struct road_chun
   const struct sy_routed *routed = &chunk->routed;
   const int64_t h = env->hidden;
   const int64_t n = env->intermediate;
-  double *row = malloc((size_t)(2 * h + 4 * n) * sizeof *row);
-  if (!CHECK(row != NULL)) {
-    return;
-  }
+  struct fences fences = {NULL};
+  double *row = FENCED(&fences, double, 2 * h + 4 * n, "routed row");
   const struct row_values v = {.row = row,
                                .out = row + h,
                                .gate = row + 2 * h,
@@ -115,16 +112,18 @@ void judge_experts(const struct road *road, int32_t rank, const struct road_chun
       ++judge->routed_rows;
     }
   }
-  free(row);
+  CHECK(fences_hold(&fences));
+  fences_free(&fences);
 }
 
 double judge_outputs(const struct judge *judge, const struct road *road) {
   const int64_t h = road->shape.hidden;
   const int32_t top_k = road->shape.top_k;
-  double *exact = malloc((size_t)h * sizeof *exact);
+  struct fences fences = {NULL};
+  double *exact = FENCED(&fences, double, h, "exact output");
   double error = 0.0;
   double norm = 0.0;
-  for (int64_t t = 0; exact != NULL && t < road->tokens.count; ++t) {
+  for (int64_t t = 0; t < road->tokens.count; ++t) {
     oracle_forward(&judge->layer, road->tokens.hidden + t * h, road->tokens.ids + t * top_k,
                    road->tokens.weights + t * top_k, exact);
     for (int64_t i = 0; i < h && !isnan(exact[0]); ++i) {
@@ -133,7 +132,6 @@ double judge_outputs(const struct judge *judge, const struct road *road) {
       norm += exact[i] * exact[i];
     }
   }
-  const double distance = exact == NULL ? (double)NAN : norm == 0.0 ? 0.0 : sqrt(error / norm);
-  free(exact);
-  return distance;
+  fences_free(&fences);
+  return norm == 0.0 ? 0.0 : sqrt(error / norm);
 }

@@ -13,7 +13,7 @@ _Static_assert(FLT_EVAL_METHOD == 0, "float expressions are evaluated in float")
 enum { BLOCK = 16, SLICE = 128, E2M1_CODES = 8, E4M3_CODES = 127 };
 
 static void *allocate(int64_t count, size_t bytes_each) {
-  void *memory = calloc((size_t)count, bytes_each);
+  void *memory = calloc(count > 0 ? (size_t)count : 1, bytes_each);
   if (memory == NULL) {
     fprintf(stderr, "the oracle needs memory for %" PRId64 " values\n", count);
     abort();
@@ -87,7 +87,7 @@ uint16_t oracle_bf16_nearest(double x) {
     frexp(x, &exponent);
   }
   const int unit = exponent - 8 < -133 ? -133 : exponent - 8;
-  const long code = (unit + 133) * 128 + lrint(ldexp(fabs(x), -unit));
+  const long code = (unit + 133) * 128L + lrint(ldexp(fabs(x), -unit));
   return (uint16_t)(sign | (unsigned)(code < 0x7F80 ? code : 0x7F80));
 }
 
