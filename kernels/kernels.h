@@ -15,6 +15,10 @@
 #include "kernels/wire.h"
 #include "runtime/switchyard.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Columns of the intermediate that share one global scale when it is NVFP4 (w4a4). */
 #define SY_INTERMEDIATE_SLICE 128
 
@@ -131,6 +135,7 @@ struct sy_group_args {
  * or NVFP4 with one global scale per routed row and SY_INTERMEDIATE_SLICE columns. */
 struct sy_experts_args {
   const struct sy_routed *routed;
+  int64_t max_rows;             /* M: bounds what `routed` holds, where the host cannot read it */
   const unsigned char *weights; /* local expert e at e * expert_bytes */
   size_t expert_bytes;
   unsigned char *intermediate;        /* [R] rows of intermediate_row_bytes */
@@ -144,6 +149,7 @@ struct sy_experts_args {
  * per_slot: one return row per slot. */
 struct sy_reduce_args {
   const struct sy_routed *routed;
+  int64_t max_rows;        /* M */
   const float *expert_out; /* f32 [R, hidden] */
 };
 
@@ -201,5 +207,9 @@ const struct sy_kernels *sy_kernels_cpu(void);
 static inline size_t sy_intermediate_row_bytes(sy_mode mode, int64_t intermediate) {
   return (size_t)intermediate * (mode == SY_MODE_W4A4 ? 1 : 4) / 2;
 }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

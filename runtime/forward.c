@@ -201,6 +201,7 @@ static sy_status compute_chunk(sy_group *group, struct sy_receive_cursor *cursor
   count_chunk(group, routed);
   count_ns(&group->stats.group_ns, &since);
   const struct sy_experts_args experts_args = {.routed = routed,
+                                               .max_rows = step->plan->dims.chunk_rows,
                                                .weights = layer->weights,
                                                .expert_bytes = layer->expert_bytes,
                                                .intermediate = s->intermediate,
@@ -210,7 +211,8 @@ static sy_status compute_chunk(sy_group *group, struct sy_receive_cursor *cursor
   SY_TRY(group->kernels->experts(&step->env, &experts_args));
   check_fences(step, 5);
   count_ns(&group->stats.experts_ns, &since);
-  const struct sy_reduce_args reduce_args = {.routed = routed, .expert_out = s->expert_out};
+  const struct sy_reduce_args reduce_args = {
+      .routed = routed, .max_rows = step->plan->dims.chunk_rows, .expert_out = s->expert_out};
   SY_TRY(group->kernels->reduce(&step->env, &reduce_args));
   check_fences(step, 6);
   count_ns(&group->stats.reduce_ns, &since);

@@ -183,9 +183,10 @@ sy_status sy_group_lost(sy_group *group, sy_status status, const char *what) {
     sy_group_name_ranks(group, is_missing, ranks, sizeof ranks);
     sy_group_fail(group, status, "rank %d, %s: nothing heard in time from %s; the group is dead",
                   (int)group->rank, what, ranks);
-  } else {
+  } else { /* what the native library said, or the call that refused */
+    const char *reason = group->transport->ops->error_text(group->transport);
     sy_group_fail(group, status, "rank %d, %s: %s; the group is dead", (int)group->rank, what,
-                  group->transport->ops->error_text(group->transport));
+                  reason[0] != '\0' ? reason : sy_last_error(NULL));
   }
   group->dead = true;
   group->step.phase = SY_IDLE;

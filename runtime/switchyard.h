@@ -53,6 +53,7 @@ extern "C" {
   X(SY_ERR_MISMATCH, 40, "the ranks disagree about the call, the plan or the layer") \
   X(SY_ERR_PEER, 50, "a rank is missing; the group is dead")                         \
   X(SY_ERR_TRANSPORT, 51, "the transport failed; the group is dead")                 \
+  X(SY_ERR_DEVICE, 53, "the GPU reported an error; the group is dead")               \
   X(SY_ERR_INTERNAL, 52, "an internal check failed; please report it")
 
 typedef enum sy_status {

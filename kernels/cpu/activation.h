@@ -11,7 +11,7 @@
  * |r| <= ln 2 / 2, where the Taylor polynomial of degree 7 errs by less than 6e-9. n comes from
  * adding 1.5 * 2^23, which leaves the rounded integer in the low bits; 2^n is applied in two
  * halves, so that neither over- nor underflows before the product does. */
-static inline float sy_exp(float x) {
+SY_FP4_FN float sy_exp(float x) {
   const float magic = 12582912.0f;
   x = x < -104.0f ? -104.0f : x;
   x = x > 89.0f ? 89.0f : x;
@@ -34,12 +34,12 @@ static inline float sy_exp(float x) {
   return p * low * high;
 }
 
-static inline float sy_sigmoid(float x) { return 1.0f / (1.0f + sy_exp(-x)); }
+SY_FP4_FN float sy_sigmoid(float x) { return 1.0f / (1.0f + sy_exp(-x)); }
 
 /* Comparisons are written so that NaN passes through. gelu_tanh(x) = x (1 + tanh u) / 2 with
  * u = sqrt(2 / pi) (x + 0.044715 x^3) is x sigmoid(2 u), which does not cancel for negative x. */
-static inline float sy_activate(sy_activation activation, float gate, float up, float alpha,
-                                float limit) {
+SY_FP4_FN float sy_activate(sy_activation activation, float gate, float up, float alpha,
+                            float limit) {
   switch (activation) {
   case SY_ACTIVATION_SWIGLU:
     return gate * sy_sigmoid(gate) * up;
