@@ -50,6 +50,7 @@ static int code_of_status(sy_status status) {
     return CLI_PEER;
   case SY_ERR_STATE:
   case SY_ERR_MEMORY:
+  case SY_ERR_DEVICE:
   case SY_ERR_INTERNAL:
     break;
   }
