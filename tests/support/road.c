@@ -378,7 +378,8 @@ static void make_chunk(struct road *road, const struct road_rank *rank, int64_t 
                  .expert_offset = FENCED(fences, int32_t, env->local_experts + 1, "expert_offset"),
                  .active_expert =
                      FENCED(fences, int32_t, smaller(env->local_experts, r), "active_expert")},
-      .experts = {.weights = rank->weights,
+      .experts = {.max_rows = max_rows,
+                  .weights = rank->weights,
                   .expert_bytes = rank->expert_bytes,
                   .expert_out = FENCED(fences, float, r * env->hidden, "expert_out")},
   };
@@ -424,8 +425,8 @@ static void compute_rank(struct road *road, int32_t p, road_judge judge, void *u
                                       .routed = &chunk.routed,
                                       .load_counts = rank->load_counts};
   chunk.experts.routed = &chunk.routed;
-  const struct sy_reduce_args reduce = {.routed = &chunk.routed,
-                                        .expert_out = chunk.experts.expert_out};
+  const struct sy_reduce_args reduce = {
+      .routed = &chunk.routed, .max_rows = max_rows, .expert_out = chunk.experts.expert_out};
   while (chunk.first_row < total) {
     if (!CHECK_OK(kernels->group(&rank->env, &group)) ||
         !CHECK_EQ_I64(chunk.routed.num_received, smaller(max_rows, total - chunk.first_row))) {
