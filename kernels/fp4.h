@@ -40,11 +40,11 @@ SY_FP4_FN int sy_is_finite(float x) { return (sy_bits_of_f32(x) & 0x7F800000u) !
 
 SY_FP4_FN float sy_bf16_to_f32(uint16_t x) { return sy_f32_of_bits((uint32_t)x << 16); }
 
-/* Round to nearest even; NaN stays NaN (quiet). */
+/* Round to nearest even; every NaN becomes the one quiet NaN, since payloads differ by machine. */
 SY_FP4_FN uint16_t sy_f32_to_bf16(float x) {
   const uint32_t bits = sy_bits_of_f32(x);
   if ((bits & 0x7FFFFFFFu) > 0x7F800000u) {
-    return (uint16_t)((bits >> 16) | 0x0040u);
+    return 0x7FC0u;
   }
   return (uint16_t)((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
 }
