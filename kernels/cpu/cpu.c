@@ -1,20 +1,35 @@
 /* The CPU backend's tables: the same stages, with the expert kernels of each instruction level. */
 #include "kernels/cpu/cpu.h"
 
+#if defined(SY_CPU_HAVE_X86_64_V3)
+#include <cpuid.h>
+#endif
+
 static bool always(void) { return true; }
 
-#if defined(SY_CPU_HAVE_X86_64_V4)
-static bool has_x86_64_v4(void) {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl");
+/* Levels by the x86-64 psABI. The compilers' __builtin_cpu_supports does not know all their parts. */
+#if defined(SY_CPU_HAVE_X86_64_V3)
+static bool has_x86_64_v3(void) {
+  unsigned eax;
+  unsigned ebx;
+  unsigned ecx = 0;
+  unsigned extended_ecx = 0;
+  unsigned edx;
+  if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) ||
+      !__get_cpuid(0x80000001u, &eax, &ebx, &extended_ecx, &edx)) {
+    return false;
+  }
+  return (ecx & bit_F16C) != 0 && (ecx & bit_MOVBE) != 0 && (extended_ecx & bit_LZCNT) != 0 &&
+         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
+         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("fma");
 }
 #endif
 
-#if defined(SY_CPU_HAVE_X86_64_V3)
-static bool has_x86_64_v3(void) {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
-         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("fma");
+#if defined(SY_CPU_HAVE_X86_64_V4)
+static bool has_x86_64_v4(void) {
+  return has_x86_64_v3() && __builtin_cpu_supports("avx512f") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 #endif
 
