@@ -117,6 +117,7 @@ echo \$\$ >"$scratch/pid.\$OMPI_COMM_WORLD_RANK"
 exec "$lm" generate --model "$model" --prompt 'In the ' --max-tokens 500 --timeout 5
 SCRIPT
   chmod +x "$scratch/start"
+  : >"$scratch/out" # the loop below may look before mpirun's redirection makes it
   $mpirun 3 "$scratch/start" >"$scratch/out" 2>"$scratch/err" </dev/null &
   job=$!
   ran="world 3, rank 1 stopped"
