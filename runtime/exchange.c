@@ -60,16 +60,25 @@ static int64_t owed_rows(const sy_group *group, int32_t p) {
   return (d->fixed ? d->wave_tokens : group->received_rows[p]) * back_rows(step);
 }
 
+/* Room for a dispatched message of any plan that is reserved: peers may bring another than this
+ * rank, or this rank none that is right, and what MPI does with a message longer than its receive is
+ * not in our hands (Open MPI 4.1 may write past its end). Plans of one group have equal bounds for
+ * all peers, and arenas are equal on all ranks. Return messages have agreed sizes. */
+static size_t dispatch_room(const sy_group *group) {
+  const size_t bytes = group->arenas.in[SY_DISPATCH] / (size_t)group->world;
+  return bytes / SY_MESSAGE_ALIGN * SY_MESSAGE_ALIGN;
+}
+
 static void set_messages(sy_group *group, enum sy_direction direction) {
   const struct sy_step *step = &group->step;
   for (int32_t p = 0; p < group->world; ++p) {
     struct sy_message_bytes *m = &group->messages[p];
     if (direction == SY_DISPATCH && has_fault(step)) {
-      *m = (struct sy_message_bytes){.send = header_bytes, .receive_max = header_bytes};
+      *m = (struct sy_message_bytes){.send = header_bytes, .receive_max = dispatch_room(group)};
     } else if (direction == SY_DISPATCH) {
       const struct sy_dims *d = &step->plan->dims;
       m->send = message_bytes(d->fixed ? d->wave_tokens : dispatch_rows(step, p), d->row_bytes);
-      m->receive_max = message_bytes(d->wave_tokens, d->row_bytes);
+      m->receive_max = dispatch_room(group);
     } else {
       group->return_rows[p] = (int32_t)owed_rows(group, p);
       m->send = message_bytes(group->return_rows[p], step->env.return_row_bytes);
