@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "runtime/internal.h"
 #include "tests/support/failure.h"
 #include "tests/support/harness.h"
 #include "tests/support/layer_case.h"
@@ -176,6 +177,51 @@ TEST(halves_take_one_wave) {
     CHECK(layer_call_is_untouched(&s.call));
     s.call.options.halves = false;
     check_works(&s, "halves of too many tokens");
+  }
+  subject_close(&s);
+}
+
+/* ---- Fences ---------------------------------------------------------------------------------- */
+
+/* Fences that a call can report: AddressSanitizer would end the program instead. */
+#if defined(SY_FENCES)
+#define FENCES_REPORT 1
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#undef FENCES_REPORT
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#undef FENCES_REPORT
+#endif
+#endif
+
+static const struct sy_kernels *true_kernels;
+
+/* One value more than there is room for. */
+static sy_status run_over(const struct sy_stage_env *env, const struct sy_experts_args *args) {
+  const sy_status status = true_kernels->experts(env, args);
+  args->expert_out[NUM_TOKENS * SPOIL_TOP_K * SPOIL_HIDDEN] = 1.0f;
+  return status;
+}
+
+TEST(a_stage_that_writes_too_far_is_noticed) {
+#if !defined(FENCES_REPORT)
+  SKIP("only debug builds without AddressSanitizer have fences that report");
+#endif
+  struct call_options options = spoil_options();
+  options.max_tokens = NUM_TOKENS;
+  options.wave_tokens = 0;
+  struct subject s;
+  if (subject_open(&s, &options)) {
+    true_kernels = s.group->kernels;
+    struct sy_kernels bad = *true_kernels;
+    bad.experts = run_over;
+    s.group->kernels = &bad;
+    CHECK_FAILS(layer_call_forward(&s.call), s.group, SY_ERR_INTERNAL, "rank 0: buffer ",
+                "was overrun before stage 5 ended");
+    CHECK(layer_call_is_untouched(&s.call));
+    s.group->kernels = true_kernels;
+    check_works(&s, "a stage that wrote too far");
   }
   subject_close(&s);
 }

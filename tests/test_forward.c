@@ -5,6 +5,7 @@
 
 #include "kernels/fp4.h"
 #include "kernels/kernels.h"
+#include "tests/support/expect.h"
 #include "tests/support/failure.h"
 #include "tests/support/harness.h"
 #include "tests/support/layer_case.h"
@@ -278,10 +279,7 @@ static void check_routing(struct alone *a, const char *what) {
     struct call_options options = {.strategy = (sy_strategy)(SY_STRATEGY_EXACT + kind % 3),
                                    .combine = (sy_combine)(kind / 3),
                                    .output_dtype = SY_DTYPE_F32};
-    for (int64_t t = 0; t < a->c.num_tokens; ++t) {
-      const struct token_split one = tokens_between(t, t + 1);
-      layer_rank_run(&a->rank, &options, &one, expected);
-    }
+    expect_outputs(&a->c, &options, 1, expected);
     check_same(a, &options, expected, 0, a->c.num_tokens, what);
     options.wave_tokens = 7;
     options.chunk_rows = 5;
@@ -500,7 +498,7 @@ TEST(a_value_that_is_not_finite_stays_with_its_token) {
 
 /* ---- Counting ------------------------------------------------------------------------------- */
 
-static void check_counts(struct alone *a, int64_t forwards, int64_t waves) {
+static void check_counters(struct alone *a, int64_t forwards, int64_t waves) {
   uint64_t expected[8] = {0};
   uint64_t counts[8];
   uint64_t routed = 0;
@@ -535,12 +533,12 @@ TEST(counters_count) {
     void *outputs = layer_case_outputs(&a.c, SY_DTYPE_BF16);
     layer_rank_run(&a.rank, &options, &split, outputs);
     layer_rank_run(&a.rank, &options, &split, outputs);
-    check_counts(&a, 2, 6);
+    check_counters(&a, 2, 6);
     options = (struct call_options){.halves = true};
     layer_rank_run(&a.rank, &options, &split, outputs);
-    check_counts(&a, 1, 1);
+    check_counters(&a, 1, 1);
 
-    sy_stats stats = SY_STATS_INIT; /* check_counts has reset them */
+    sy_stats stats = SY_STATS_INIT; /* check_counters has reset them */
     const sy_stats zeros = SY_STATS_INIT;
     CHECK_OK(sy_group_stats(a.group, 0, &stats));
     CHECK_EQ_BYTES(&stats, &zeros, sizeof stats);
