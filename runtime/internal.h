@@ -30,6 +30,9 @@ struct sy_model {
 sy_status sy_model_resolve(const sy_shape *shape, int32_t world, struct sy_model *model_out);
 void sy_model_release(struct sy_model *model);
 
+/* ARGUMENT, with a sentence, unless low <= value <= high. */
+sy_status sy_check_range(const char *name, int64_t value, int64_t low, int64_t high);
+
 /* FNV-1a, 64 bits. */
 #define SY_HASH_SEED UINT64_C(14695981039346656037)
 uint64_t sy_hash(uint64_t hash, const void *data, size_t bytes);
@@ -105,6 +108,9 @@ struct sy_group {
  * Fills in step->io, env and scratch of a call that is right. */
 void sy_check_call(sy_group *group, const sy_io *io, void *scratch, size_t scratch_bytes,
                    void *stream);
+
+/* The step is over, whatever has happened: scratch is the caller's again, the next call begins anew. */
+void sy_step_end(sy_group *group);
 
 /* One exchange of the step in flight (exchange.c). open: sizes known, messages[] filled. send:
  * writes the headers and starts. receive: waits, checks every header, and fills received[] or

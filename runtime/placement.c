@@ -27,7 +27,7 @@ static sy_status check_size(const char *name, int64_t value) {
   return SY_OK;
 }
 
-static sy_status check_range(const char *name, int64_t value, int64_t low, int64_t high) {
+sy_status sy_check_range(const char *name, int64_t value, int64_t low, int64_t high) {
   if (value < low || value > high) {
     return sy_fail(SY_ERR_ARGUMENT, "%s is %lld; allowed: %lld to %lld", name, (long long)value,
                    (long long)low, (long long)high);
@@ -39,15 +39,15 @@ static sy_status check_shape(const sy_shape *shape, int32_t world) {
   if (!SY_DESC_OK(shape)) {
     return sy_fail(SY_ERR_ARGUMENT, "shape is NULL, or not initialised with SY_SHAPE_INIT");
   }
-  SY_TRY(check_range("world", world, 1, SY_MAX_WORLD));
+  SY_TRY(sy_check_range("world", world, 1, SY_MAX_WORLD));
   SY_TRY(check_size("hidden", shape->hidden));
   SY_TRY(check_size("intermediate", shape->intermediate));
-  SY_TRY(check_range("num_experts", shape->num_experts, 1, SY_MAX_EXPERTS));
-  SY_TRY(check_range("top_k", shape->top_k, 1, SY_MAX_TOP_K));
-  SY_TRY(check_range("mode", (int64_t)shape->mode, SY_MODE_W4A4, SY_MODE_BF16));
-  SY_TRY(check_range("activation", (int64_t)shape->activation, SY_ACTIVATION_SWIGLU,
-                     SY_ACTIVATION_RELU2));
-  SY_TRY(check_range("has_bias", shape->has_bias, 0, 1));
+  SY_TRY(sy_check_range("num_experts", shape->num_experts, 1, SY_MAX_EXPERTS));
+  SY_TRY(sy_check_range("top_k", shape->top_k, 1, SY_MAX_TOP_K));
+  SY_TRY(sy_check_range("mode", (int64_t)shape->mode, SY_MODE_W4A4, SY_MODE_BF16));
+  SY_TRY(sy_check_range("activation", (int64_t)shape->activation, SY_ACTIVATION_SWIGLU,
+                        SY_ACTIVATION_RELU2));
+  SY_TRY(sy_check_range("has_bias", shape->has_bias, 0, 1));
   if (shape->activation == SY_ACTIVATION_SWIGLU_CLAMPED &&
       !(isfinite(shape->swiglu_alpha) && isfinite(shape->swiglu_limit) &&
         shape->swiglu_limit > 0.0f)) {

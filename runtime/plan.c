@@ -8,24 +8,17 @@
 
 static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static sy_status check_range(const char *name, int64_t value, int64_t low, int64_t high) {
-  if (value < low || value > high) {
-    return sy_fail(SY_ERR_ARGUMENT, "%s is %lld; allowed: %lld to %lld", name, (long long)value,
-                   (long long)low, (long long)high);
-  }
-  return SY_OK;
-}
-
 static sy_status check_desc(const sy_plan_desc *desc) {
   if (!SY_DESC_OK(desc)) {
     return sy_fail(SY_ERR_ARGUMENT, "plan desc is NULL, or not initialised with SY_PLAN_DESC_INIT");
   }
-  SY_TRY(check_range("max_tokens", desc->max_tokens, 1, INT32_MAX));
-  SY_TRY(check_range("wave_tokens", desc->wave_tokens, 0, INT32_MAX));
-  SY_TRY(check_range("chunk_rows", desc->chunk_rows, 0, INT64_MAX));
-  SY_TRY(check_range("strategy", (int64_t)desc->strategy, SY_STRATEGY_AUTO, SY_STRATEGY_GATHER));
-  SY_TRY(check_range("combine", (int64_t)desc->combine, SY_COMBINE_PER_RANK, SY_COMBINE_PER_SLOT));
-  SY_TRY(check_range("return_dtype", (int64_t)desc->return_dtype, SY_DTYPE_BF16, SY_DTYPE_F32));
+  SY_TRY(sy_check_range("max_tokens", desc->max_tokens, 1, INT32_MAX));
+  SY_TRY(sy_check_range("wave_tokens", desc->wave_tokens, 0, INT32_MAX));
+  SY_TRY(sy_check_range("chunk_rows", desc->chunk_rows, 0, INT64_MAX));
+  SY_TRY(sy_check_range("strategy", (int64_t)desc->strategy, SY_STRATEGY_AUTO, SY_STRATEGY_GATHER));
+  SY_TRY(
+      sy_check_range("combine", (int64_t)desc->combine, SY_COMBINE_PER_RANK, SY_COMBINE_PER_SLOT));
+  SY_TRY(sy_check_range("return_dtype", (int64_t)desc->return_dtype, SY_DTYPE_BF16, SY_DTYPE_F32));
   if (!(desc->link.latency_us > 0.0 && isfinite(desc->link.latency_us)) ||
       !(desc->link.bandwidth_gbs > 0.0 && isfinite(desc->link.bandwidth_gbs))) {
     return sy_fail(SY_ERR_ARGUMENT,
@@ -218,7 +211,7 @@ static sy_status set_info(struct sy_plan *plan) {
 }
 
 static sy_status build(struct sy_plan *plan) {
-  SY_TRY(check_range("rank", plan->desc.rank, 0, plan->desc.world - 1));
+  SY_TRY(sy_check_range("rank", plan->desc.rank, 0, plan->desc.world - 1));
   set_dims(plan);
   choose_strategy(plan);
   SY_TRY(choose_wave(plan));
