@@ -350,6 +350,21 @@ TEST(a_group_may_be_aborted_between_halves) {
     sy_group_abort(s.group);
     CHECK_STATUS(sy_experts(s.group), SY_ERR_PEER);
     CHECK(layer_call_is_untouched(&s.call));
+    memset(s.call.scratch, 0, s.call.scratch_bytes); /* the caller's again, fences and all */
+  }
+  subject_close(&s);
+}
+
+TEST(a_group_may_be_destroyed_between_halves) {
+  const struct call_options options = spoil_options();
+  struct subject s;
+  if (subject_open(&s, &options)) {
+    CHECK_OK(start(&s));
+    layer_rank_close(&s.rank);
+    sy_group_destroy(s.group);
+    s.group = NULL;
+    memset(s.call.scratch, 0, s.call.scratch_bytes);
+    CHECK(layer_call_is_untouched(&s.call));
   }
   subject_close(&s);
 }
