@@ -25,13 +25,16 @@ static void check_fences(struct sy_step *step, int64_t stage) {
   }
 }
 
-/* The step is over: whatever happened, the next call begins anew. */
-static sy_status end_step(sy_group *group, sy_status status) {
+void sy_step_end(sy_group *group) {
   struct sy_step *step = &group->step;
   if (step->scratch_base != NULL) {
     sy_scratch_unfence(&step->plan->dims, step->scratch_base);
   }
   memset(step, 0, sizeof *step);
+}
+
+static sy_status end_step(sy_group *group, sy_status status) {
+  sy_step_end(group);
   return status;
 }
 

@@ -147,6 +147,7 @@ sy_status sy_group_create_local(const sy_group_desc *desc, sy_group **group_out)
 
 void sy_group_destroy(sy_group *group) {
   if (group != NULL) {
+    sy_step_end(group);
     group->transport->ops->destroy(group->transport);
     release(group);
   }
@@ -197,7 +198,7 @@ sy_status sy_group_lost(sy_group *group, sy_status status, const char *what) {
 void sy_group_abort(sy_group *group) {
   if (!group->dead) {
     group->dead = true;
-    group->step.phase = SY_IDLE;
+    sy_step_end(group);
     sy_group_fail(group, SY_ERR_PEER, "rank %d: the group is dead: sy_group_abort was called",
                   (int)group->rank);
     group->transport->ops->abort(group->transport);
