@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "decoder.h"
 #include "report.h"
@@ -263,6 +264,15 @@ static enum lm_exit print_json(const struct generate *g, const struct lm_report 
   return lm_print_json(g->session->team, object);
 }
 
+/* mpirun forwards stdout and stderr apart, in the order in which it happens to look at them: the
+ * texts get a moment's start, so that the table does not appear within them. */
+static void let_text_go_first(int32_t world) {
+  fflush(stdout);
+  if (world > 1) {
+    nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+  }
+}
+
 /* The first text is there already. */
 static enum lm_exit print(const struct generate *g, const struct lm_report *report) {
   const struct lm_options *options = g->session->options;
@@ -275,7 +285,7 @@ static enum lm_exit print(const struct generate *g, const struct lm_report *repo
     fwrite(g->text + (int64_t)j * g->num_bytes, 1, (size_t)g->num_bytes, stdout);
   }
   putchar('\n');
-  fflush(stdout);
+  let_text_go_first(report->world);
   const int64_t bytes = (int64_t)options->num_prompts * g->num_bytes;
   fprintf(stderr, "\n%lld bytes, %.1f per second; ", (long long)bytes,
           (double)bytes / report->seconds);
