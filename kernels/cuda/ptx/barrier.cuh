@@ -18,7 +18,8 @@ SY_DEVICE void sy_barrier_sync(uint32_t id, uint32_t threads SY_SITE) {
 #endif
 }
 
-/* Counts as having come, and goes on. */
+/* Counts as having come, and goes on: what this thread wrote is published. To give back memory that
+ * it read, sync or an mbarrier: compute-sanitizer does not order reads by this. */
 SY_DEVICE void sy_barrier_arrive(uint32_t id, uint32_t threads SY_SITE) {
 #if SY_PTX_HOST
   simt::barrier_arrive(id, threads, site);

@@ -13,7 +13,8 @@
 #endif
 
 /* The first source_bytes of BYTES are read, the rest becomes zero. Both addresses are multiples of
- * BYTES. 16 bytes bypass L1. */
+ * BYTES. 16 bytes bypass L1. There is no form with an L2 policy: ptxas 13.0 assembles it into an
+ * illegal instruction. */
 template <int BYTES>
 SY_DEVICE void sy_cp_async_zero_fill(void *shared, const void *global,
                                      uint32_t source_bytes SY_SITE) {
@@ -35,20 +36,6 @@ SY_DEVICE void sy_cp_async_zero_fill(void *shared, const void *global,
 
 template <int BYTES> SY_DEVICE void sy_cp_async(void *shared, const void *global SY_SITE) {
   sy_cp_async_zero_fill<BYTES>(shared, global, BYTES SY_AT_SITE);
-}
-
-/* 16 bytes, with an L2 policy of memory.cuh. */
-SY_DEVICE void sy_cp_async_hinted(void *shared, const void *global, uint64_t policy SY_SITE) {
-#if SY_PTX_HOST
-  (void)policy;
-  simt::copy_async(shared, global, 16, 16, site);
-#else
-  asm volatile(
-      "cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(
-          sy_shared_address(shared)),
-      "l"(__cvta_generic_to_global(global)), "l"(policy)
-      : "memory");
-#endif
 }
 
 /* What this thread issued since its last commit becomes a group. */

@@ -52,8 +52,8 @@ SY_DEVICE uint32_t sy_mul_bf16x2(uint32_t x, uint32_t y) {
 
 /* A byte of two E2M1 codes. */
 SY_DEVICE uint32_t sy_bf16x2_from_e2m1x2(uint32_t codes) {
-  const uint32_t bits = (codes & 0x08u) << 12 | (codes & 0x07u) << 6 | (codes & 0x80u) << 24 |
-                        (codes & 0x70u) << 18;
+  const uint32_t bits =
+      (codes & 0x08u) << 12 | (codes & 0x07u) << 6 | (codes & 0x80u) << 24 | (codes & 0x70u) << 18;
   return sy_mul_bf16x2(bits, 0x7E807E80u); /* 2^126 */
 }
 
