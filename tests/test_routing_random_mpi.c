@@ -83,6 +83,24 @@ static int64_t largest_share(const struct token_split *split) {
   return most;
 }
 
+/* What ranks may choose for themselves. */
+static void draw_own_options(const struct token_split *split, struct call_options *options) {
+  for (int rank = 0; rank < sy_test_world(); ++rank) { /* all ranks draw the same numbers */
+    const int64_t chunk_rows = chance(30) ? 0 : between(1, sy_test_world() * largest_share(split));
+    const sy_dtype output_dtype = (sy_dtype)between(0, 1);
+    const int64_t gap = between(0, 2);
+    const bool accumulate = chance(25);
+    const bool own_scratch = chance(50);
+    if (rank == sy_test_rank()) {
+      options->chunk_rows = chunk_rows;
+      options->output_dtype = output_dtype;
+      options->gap = gap;
+      options->accumulate = accumulate;
+      options->own_scratch = own_scratch;
+    }
+  }
+}
+
 static struct call_options draw_options(const struct token_split *split) {
   const int64_t most = largest_share(split);
   struct call_options options = {.strategy =
@@ -97,6 +115,7 @@ static struct call_options draw_options(const struct token_split *split) {
                                  .accumulate = chance(25),
                                  .own_scratch = chance(50)};
   options.halves = chance(25) && (options.wave_tokens == 0 || options.wave_tokens >= most);
+  draw_own_options(split, &options);
   return options;
 }
 

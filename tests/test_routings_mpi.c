@@ -162,6 +162,42 @@ TEST(waves_and_chunks_of_one) {
   team_close(&team);
 }
 
+/* Budgets that have room for C tokens, and M rows, and not for one more. */
+static void check_budgets(struct team *team, struct call_options options, int64_t wave_tokens,
+                          int64_t chunk_rows) {
+  const struct token_split even = split_evenly(team->c.num_tokens, sy_test_world());
+  sy_plan_info info = SY_PLAN_INFO_INIT;
+  options.wave_tokens = wave_tokens;
+  options.chunk_rows = chunk_rows;
+  for (int pass = 0; pass < 2; ++pass) {
+    sy_plan *plan = layer_case_plan(&team->c, &options, &even, sy_test_world(), sy_test_rank());
+    CHECK_OK(sy_plan_query(plan, &info));
+    sy_plan_destroy(plan);
+    CHECK_EQ_I64(info.wave_tokens, wave_tokens);
+    CHECK_EQ_I64(info.chunk_rows, chunk_rows);
+    options.wave_tokens = 0;
+    options.chunk_rows = 0;
+    options.exchange_budget_bytes = info.exchange_bytes;
+    options.scratch_budget_bytes = info.scratch_bytes;
+  }
+  team_check_derived(team, &options, &even, "budgets");
+}
+
+TEST(budgets_that_force_many_waves_and_chunks) {
+  const sy_shape shape = small_shape(SY_MODE_W4A4, 64, 160, 3 * sy_test_world(), 3);
+  struct team team;
+  if (team_open(&team, &shape, 6 * sy_test_world())) {
+    for (int kind = 0; kind < 3 * 2; ++kind) {
+      const struct call_options options = {.strategy = (sy_strategy)(SY_STRATEGY_EXACT + kind % 3),
+                                           .combine = (sy_combine)(kind / 3),
+                                           .own_scratch = true};
+      check_budgets(&team, options, 1, 1);
+      check_budgets(&team, options, 4, 3);
+    }
+  }
+  team_close(&team);
+}
+
 /* ---- Experts and ranks that do not match ---------------------------------------------------- */
 
 TEST(experts_that_do_not_divide) {
@@ -332,6 +368,40 @@ TEST(halves_out_of_order_stay_on_their_rank) {
     layer_call_close(&call);
     team_check_derived(&team, &options, &split, "after halves out of order");
   }
+  team_close(&team);
+}
+
+/* ---- Groups --------------------------------------------------------------------------------- */
+
+/* Calls of one group begin and end between the halves of another. */
+TEST(groups_are_independent) {
+  const sy_shape shape = small_shape(SY_MODE_W4A4, 32, 32, 7, 3);
+  const int rank = sy_test_rank();
+  struct team team;
+  struct team other;
+  if (team_open(&team, &shape, 10) && team_open(&other, &shape, 6)) {
+    const struct call_options options = {.halves = true};
+    const struct token_split split = split_evenly(10, sy_test_world());
+    const struct token_split other_split = split_randomly(6, sy_test_world());
+    void *expected = layer_case_outputs(&team.c, SY_DTYPE_BF16);
+    void *got = layer_case_outputs(&team.c, SY_DTYPE_BF16);
+    struct layer_call call;
+    expect_outputs(&team.c, &options, sy_test_world(), expected);
+    if (layer_call_open(&call, &team.rank, &options, &split)) {
+      CHECK_OK(sy_dispatch_start(team.rank.layer, call.plan, &call.io, NULL, 0, NULL));
+      team_check_derived(&other, &options, &other_split, "between start and finish");
+      CHECK_OK(sy_dispatch_finish(team.group));
+      CHECK_OK(sy_experts(team.group));
+      CHECK_OK(sy_combine_start(team.group));
+      team_check_derived(&other, &options, &other_split, "during the return");
+      CHECK_OK(sy_combine_finish(team.group));
+      layer_call_read(&call, got);
+      same_bits(&team.c, SY_DTYPE_BF16, got, expected, split.first[rank], split.first[rank + 1],
+                "around calls of another group");
+    }
+    layer_call_close(&call);
+  }
+  team_close(&other);
   team_close(&team);
 }
 

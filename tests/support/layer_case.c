@@ -213,6 +213,12 @@ sy_plan *layer_case_plan(const struct layer_case *c, const struct call_options *
   desc.max_tokens = options->max_tokens > 0 ? options->max_tokens : largest_share(split, world);
   desc.wave_tokens = options->wave_tokens;
   desc.chunk_rows = options->chunk_rows;
+  if (options->exchange_budget_bytes > 0) {
+    desc.exchange_budget_bytes = options->exchange_budget_bytes;
+  }
+  if (options->scratch_budget_bytes > 0) {
+    desc.scratch_budget_bytes = options->scratch_budget_bytes;
+  }
   desc.strategy = options->strategy;
   desc.combine = options->combine;
   desc.return_dtype = options->return_dtype;

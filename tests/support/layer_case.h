@@ -66,10 +66,12 @@ struct call_options {
   sy_combine combine;
   sy_dtype return_dtype;
   sy_dtype output_dtype;
-  int64_t max_tokens;  /* 0: the largest share of the split */
-  int64_t wave_tokens; /* 0: from the budget */
-  int64_t chunk_rows;  /* 0: from the budget */
-  int64_t gap;         /* values between the rows of every tensor */
+  int64_t max_tokens;           /* 0: the largest share of the split */
+  int64_t wave_tokens;          /* 0: from the budget */
+  int64_t chunk_rows;           /* 0: from the budget */
+  size_t exchange_budget_bytes; /* 0: the default */
+  size_t scratch_budget_bytes;  /* 0: the default */
+  int64_t gap;                  /* values between the rows of every tensor */
   bool accumulate;
   bool own_scratch;
   bool halves;
