@@ -4,7 +4,8 @@ if(NOT SWITCHYARD_EXAMPLES)
   return()
 endif()
 add_test(NAME embed COMMAND embed)
-set_tests_properties(embed PROPERTIES LABELS unit TIMEOUT 60)
+set_tests_properties(embed PROPERTIES
+  LABELS unit TIMEOUT 60 ENVIRONMENT "${test_environment}")
 
 if(NOT TARGET lm)
   return()
