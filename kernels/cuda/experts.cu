@@ -274,7 +274,7 @@ SY_DEVICE void store_nvfp4(const struct sy_stage_env &env, const struct sy_exper
                            const struct sizes &sizes, const struct group &group, int64_t column,
                            int32_t columns, const float *values, const float *globals) {
   for (int32_t i = static_cast<int32_t>(threadIdx.x); i < group.count * (columns / 16);
-       i += EXPERT_THREADS) {
+       i += static_cast<int32_t>(EXPERT_THREADS)) {
     const int32_t r = i / (columns / 16);
     const int32_t block = i % (columns / 16);
     const int64_t row = group.first + r;
@@ -299,7 +299,7 @@ SY_DEVICE void store_bf16(const struct sy_experts_args &args, const struct sizes
                           const struct group &group, int64_t column, int32_t columns,
                           const float *values) {
   for (int32_t i = static_cast<int32_t>(threadIdx.x); i < group.count * columns;
-       i += EXPERT_THREADS) {
+       i += static_cast<int32_t>(EXPERT_THREADS)) {
     const int32_t r = i / columns;
     const int32_t c = i % columns;
     unsigned char *row =

@@ -65,7 +65,8 @@ SY_DEVICE void pack_slots(const struct sy_stage_env &env, const struct sy_pack_a
   struct sy_wire_slot *slots = reinterpret_cast<struct sy_wire_slot *>(row + env.wire_row.slots);
   const int32_t first = args.send_slot_offset[send_row];
   const int32_t count = args.send_slot_offset[send_row + 1] - first;
-  for (int32_t j = static_cast<int32_t>(threadIdx.x); j < env.slots_per_row; j += PACK_THREADS) {
+  for (int32_t j = static_cast<int32_t>(threadIdx.x); j < env.slots_per_row;
+       j += static_cast<int32_t>(PACK_THREADS)) {
     slots[j] = j < count ? args.send_slots[first + j]
                          : sy_wire_slot{0.0f, static_cast<uint16_t>(SY_WIRE_NO_EXPERT), 0};
   }

@@ -127,7 +127,8 @@ SY_KERNEL void fill_rows(struct sy_stage_env env, struct sy_route_args args) {
 SY_KERNEL void fill_gather(struct sy_stage_env env, struct sy_route_args args) {
   struct sy_pair *sums = reinterpret_cast<struct sy_pair *>(sy_shared());
   struct sy_pair carry = {0, 0};
-  for (int32_t p = static_cast<int32_t>(threadIdx.x); p <= env.world; p += SY_THREADS) {
+  for (int32_t p = static_cast<int32_t>(threadIdx.x); p <= env.world;
+       p += static_cast<int32_t>(SY_THREADS)) {
     args.send_offset[p] = p == 0 ? 0 : static_cast<int32_t>(args.num_tokens);
   }
   for (int64_t base = 0; base < args.num_tokens; base += SY_THREADS) {
