@@ -1,6 +1,7 @@
 /* The conversions against kernels/fp4.h and plain arithmetic: every code, every boundary between
  * codes with its neighbours, and values of all magnitudes. */
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 #include <cstdio>
 
@@ -38,7 +39,7 @@ SY_KERNEL void decode(float2 *e2m1x2, float2 *ue4m3x2, float2 *ue8m0x2) {
 
 /* x and what is next to it on both sides, with both signs. */
 void add_neighbours(float x, std::vector<float> &values) {
-  for (const float y : {std::nextafterf(x, 0.0f), x, std::nextafterf(x, 1e30f)}) {
+  for (const float y : {std::nextafterf(x, 0.0f), x, std::nextafterf(x, HUGE_VALF)}) {
     values.push_back(y);
     values.push_back(-y);
   }
@@ -59,6 +60,8 @@ std::vector<float> interesting_values() {
   for (int exponent = -140; exponent < 128; ++exponent) {
     add_neighbours(std::ldexp(1.0f, exponent), values);
   }
+  values.push_back(FLT_MAX);
+  values.push_back(-FLT_MAX);
   add_neighbours(460.0f, values);
   add_neighbours(464.0f, values); /* halfway to the code that does not exist */
   while (values.size() < 40000) {

@@ -162,6 +162,17 @@ SY_KERNEL void leave_before_barrier(uint32_t *out) {
   __syncthreads();
 }
 
+/* The first warp has left before the others come to the barrier. */
+SY_KERNEL void leave_long_before_barrier(uint32_t *num_left) {
+  if (threadIdx.x < 32) {
+    atomicAdd(num_left, 1u);
+    return;
+  }
+  while (sy_load_acquire(num_left) < 32) {
+  }
+  __syncthreads();
+}
+
 SY_KERNEL void different_votes(uint32_t *out) {
   out[threadIdx.x] = threadIdx.x < 16 ? __ballot_sync(0xFFFFFFFFu, 1)
                                       : static_cast<uint32_t>(__any_sync(0xFFFFFFFFu, 1));
@@ -195,6 +206,10 @@ TEST(divergence_is_caught) {
   });
   check_always_caught(Kind::divergence, "leave_before_barrier", "left the kernel", [&] {
     return SY_LAUNCH(leave_before_barrier, 1, THREADS, 0, nullptr, out.data());
+  });
+  check_always_caught(Kind::divergence, "leave_long_before_barrier", "32 threads of the block", [] {
+    DeviceArray<uint32_t> num_left(std::vector<uint32_t>(1, 0));
+    return SY_LAUNCH(leave_long_before_barrier, 1, THREADS, 0, nullptr, num_left.data());
   });
   check_always_caught(Kind::divergence, "different_votes", "_sync of lane",
                       [&] { return SY_LAUNCH(different_votes, 1, 32, 0, nullptr, out.data()); });
@@ -312,6 +327,25 @@ SY_KERNEL void bulk_without_wait(const uint32_t *in, bool waits) {
   sy_ldmatrix_x4(r, sy_shared() + 16 * threadIdx.x);
 }
 
+/* The first phase is over, the second one's bytes may not be there. */
+SY_KERNEL void bulk_of_next_phase(const uint32_t *in) {
+  uint64_t *mbarrier = reinterpret_cast<uint64_t *>(sy_shared() + 1024);
+  if (threadIdx.x == 0) {
+    sy_mbarrier_init(mbarrier, 1);
+    for (unsigned phase = 0; phase < 2; ++phase) {
+      sy_bulk_copy(sy_shared() + 512 * phase, in, 512, mbarrier);
+      sy_mbarrier_arrive_expect(mbarrier, 512);
+      if (phase == 0) {
+        sy_mbarrier_wait(mbarrier, 0);
+      }
+    }
+  }
+  __syncwarp();
+  sy_mbarrier_wait(mbarrier, 0); /* the second needs parity 1 */
+  uint32_t r[4];
+  sy_ldmatrix_x4(r, sy_shared() + 512 + 16 * threadIdx.x);
+}
+
 SY_KERNEL void bulk_never_waited_for(const uint32_t *in) {
   uint64_t *mbarrier = reinterpret_cast<uint64_t *>(sy_shared() + 512);
   sy_mbarrier_init(mbarrier, 1);
@@ -339,7 +373,23 @@ TEST(a_missing_wait_is_caught) {
   });
 }
 
-/* A wait for the phase before: vain at first; for ever, once the data has landed. */
+/* Parity 0: over at once while the second phase lasts, never once that has ended too. */
+TEST(a_wait_for_the_phase_before_is_caught) {
+  DeviceArray<uint32_t> in(std::vector<uint32_t>(128, 5));
+  int num_early = 0;
+  for (int i = 0; i < test::NUM_SEEDS; ++i) {
+    test::reseed();
+    CHECK(SY_LAUNCH(bulk_of_next_phase, 1, 32, 1032, nullptr, in.data()) != cudaSuccess);
+    const auto violation = simt::take_violation();
+    if (CHECK(violation.has_value())) {
+      num_early += violation->kind == Kind::early_use;
+      CHECK(violation->kind == Kind::early_use || violation->kind == Kind::deadlock);
+    }
+  }
+  CHECK(num_early > 0);
+}
+
+/* Parity 1 of the first phase: over at once, never once the data has landed. */
 TEST(a_wait_for_the_wrong_parity_is_caught) {
   DeviceArray<uint32_t> in(std::vector<uint32_t>(256, 5));
   int num_early = 0;
