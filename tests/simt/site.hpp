@@ -16,9 +16,10 @@ struct Site {
   }
 };
 
-inline bool operator==(Site a, Site b) {
-  return a.line == b.line && std::strcmp(a.file, b.file) == 0;
-}
+/* Mostly the pointers decide. */
+inline bool same_text(const char *a, const char *b) { return a == b || std::strcmp(a, b) == 0; }
+
+inline bool operator==(Site a, Site b) { return a.line == b.line && same_text(a.file, b.file); }
 
 } // namespace simt
 

@@ -7,7 +7,7 @@ namespace {
 void check_against(const Meeting &other, uint32_t mask, const char *name, Site site) {
   const uint32_t me = 1u << this_thread->lane();
   if (other.mask == mask) {
-    if (std::strcmp(other.name, name) != 0 || !(other.site == site)) {
+    if (!same_text(other.name, name) || !(other.site == site)) {
       fail(Kind::divergence, site, "%s of lane %u meets %s at %s:%d", name, this_thread->lane(),
            other.name, other.site.file, other.site.line);
     }
