@@ -25,7 +25,7 @@ void sy_lane_destroy(struct sy_lane *lane) {
   *lane = (struct sy_lane){0};
 }
 
-/* ---- Order of calls ------------------------------------------------------------------------- */
+/* ---- Order of calls ---- */
 
 static sy_status expect_state(const struct sy_lane *lane, enum sy_lane_state expected,
                               const char *call) {
@@ -49,7 +49,7 @@ sy_status sy_lane_check_started(const struct sy_lane *lane) {
 
 void sy_lane_close(struct sy_lane *lane) { lane->state = SY_LANE_CLOSED; }
 
-/* ---- Places of messages --------------------------------------------------------------------- */
+/* ---- Places of messages ---- */
 
 static sy_status take_place(const struct sy_buffer *arena, const char *arena_name, int32_t peer,
                             size_t bytes, size_t *used, size_t *offset_out) {
@@ -107,7 +107,7 @@ const void *sy_lane_received(const struct sy_lane *lane, int32_t peer, size_t *b
   return truncated ? NULL : lane->in.start + m->in_offset;
 }
 
-/* ---- Arenas --------------------------------------------------------------------------------- */
+/* ---- Arenas ---- */
 
 static sy_status grow(const struct sy_buffer *old, size_t bytes, struct sy_buffer *fresh) {
   if (bytes <= old->bytes) {

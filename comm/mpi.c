@@ -79,7 +79,7 @@ static sy_status mpi_fail(struct mpi_transport *m, int code, const char *call) {
     }                                       \
   } while (0)
 
-/* ---- One lane ------------------------------------------------------------------------------- */
+/* ---- One lane ---- */
 
 static sy_status check_countable(const struct mpi_transport *m, bool broadcast,
                                  const struct sy_message_bytes *messages) {
@@ -257,7 +257,7 @@ static sy_status wait_lane(struct mpi_transport *m, int lane_idx, int64_t deadli
   }
 }
 
-/* ---- Set-up --------------------------------------------------------------------------------- */
+/* ---- Set-up ---- */
 
 static size_t payload_bytes(size_t left) {
   const size_t most = sizeof((struct setup_message *)0)->payload;
@@ -336,7 +336,7 @@ static sy_status mpi_reserve(struct sy_transport *t, const struct sy_arena_bytes
   return SY_OK;
 }
 
-/* ---- The table ------------------------------------------------------------------------------ */
+/* ---- The table ---- */
 
 static sy_status mpi_open(struct sy_transport *t, enum sy_direction direction, bool broadcast,
                           const struct sy_message_bytes *messages) {
@@ -378,7 +378,7 @@ static const char *mpi_error_text(const struct sy_transport *t) {
 
 static void mpi_abort(struct sy_transport *t) { mpi_of(t)->dead = true; }
 
-/* ---- Life ----------------------------------------------------------------------------------- */
+/* ---- Life ---- */
 
 /* Transports that a peer may still write to stay allocated, and within reach, so that leak checkers
  * tell them from what was lost. */

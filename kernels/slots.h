@@ -93,7 +93,7 @@ SY_FP4_FN void sy_fill_slot_return(const struct sy_stage_env *env,
   }
 }
 
-/* ---- Received slots ------------------------------------------------------------------------------
+/* ---- Received slots ----
  * Rows come from other processes: what they name is checked before it becomes an index. */
 
 SY_FP4_FN const struct sy_wire_slot *sy_row_slots(const struct sy_stage_env *env,

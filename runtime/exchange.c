@@ -16,8 +16,7 @@ static const char *stage_name(enum sy_direction direction) {
 
 static bool has_fault(const struct sy_step *step) { return step->fault.kind != SY_FAULT_NONE; }
 
-/* ---- Sizes
- * --------------------------------------------------------------------------------------- */
+/* ---- Sizes ---- */
 
 static size_t message_bytes(int64_t rows, size_t row_bytes) {
   return header_bytes + (size_t)rows * row_bytes;
@@ -103,8 +102,7 @@ sy_status sy_exchange_open(sy_group *group, enum sy_direction direction) {
   return SY_OK;
 }
 
-/* ---- Headers out
- * --------------------------------------------------------------------------------- */
+/* ---- Headers out ---- */
 
 static struct sy_wire_header make_header(const sy_group *group, enum sy_direction direction,
                                          int32_t p) {
@@ -142,8 +140,7 @@ sy_status sy_exchange_send(sy_group *group, enum sy_direction direction) {
   return status == SY_OK ? SY_OK : sy_group_lost(group, status, stage_name(direction));
 }
 
-/* ---- Headers in
- * ---------------------------------------------------------------------------------- */
+/* ---- Headers in ---- */
 
 static bool differs(const sy_group *group, int32_t p) {
   const struct sy_wire_header *theirs = &group->headers[p];

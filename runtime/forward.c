@@ -61,8 +61,7 @@ static sy_status begin_step(sy_layer *layer, const sy_plan *plan, const sy_io *i
   return SY_OK;
 }
 
-/* ---- Dispatch
- * ------------------------------------------------------------------------------------ */
+/* ---- Dispatch ---- */
 
 /* The tensor's row where this wave begins; a rank without tokens may have no tensor. */
 static const void *wave_row(const struct sy_step *step, const void *tensor, int64_t stride) {
@@ -159,8 +158,7 @@ static sy_status dispatch_finish(sy_group *group) {
   return SY_OK;
 }
 
-/* ---- Experts
- * ------------------------------------------------------------------------------------- */
+/* ---- Experts ---- */
 
 static struct sy_routed make_routed(const struct sy_scratch *s) {
   return (struct sy_routed){.received_row = s->received_row,
@@ -243,8 +241,7 @@ static sy_status compute_experts(sy_group *group) {
   return SY_OK;
 }
 
-/* ---- Combine
- * ------------------------------------------------------------------------------------- */
+/* ---- Combine ---- */
 
 static sy_status combine_start(sy_group *group) {
   int64_t since = sy_clock_ns();
@@ -278,8 +275,7 @@ static sy_status combine_finish(sy_group *group) {
   return SY_OK;
 }
 
-/* ---- Public
- * -------------------------------------------------------------------------------------- */
+/* ---- Public ---- */
 
 static sy_status walk_wave(sy_group *group) {
   SY_TRY(dispatch_start(group));

@@ -9,8 +9,7 @@
 #include "runtime/internal.h"
 #include "runtime/memory.h"
 
-/* ---- Creation
- * ------------------------------------------------------------------------------------ */
+/* ---- Creation ---- */
 
 sy_status sy_group_check_desc(const sy_group_desc *desc) {
   if (!SY_DESC_OK(desc)) {
@@ -157,8 +156,7 @@ int32_t sy_group_rank(const sy_group *group) { return group->rank; }
 
 int32_t sy_group_world(const sy_group *group) { return group->world; }
 
-/* ---- Losing ranks
- * -------------------------------------------------------------------------------- */
+/* ---- Losing ranks ---- */
 
 size_t sy_group_name_ranks(const sy_group *group, bool (*is_named)(const sy_group *, int32_t),
                            char *text, size_t bytes) {
@@ -216,8 +214,7 @@ sy_status sy_group_wait(sy_group *group, void *stream, int32_t timeout_ms) {
   return sy_group_poll(group);
 }
 
-/* ---- Reserving memory
- * ---------------------------------------------------------------------------- */
+/* ---- Reserving memory ---- */
 
 /* What each rank tells the others before exchange memory is allocated. */
 struct reserve_note {

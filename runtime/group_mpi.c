@@ -48,7 +48,7 @@ static sy_status check_comm(MPI_Comm comm) {
   return SY_OK;
 }
 
-/* ---- Agreement ------------------------------------------------------------------------------ */
+/* ---- Agreement ---- */
 
 /* Appends, as far as it fits. */
 static void add_text(char *text, size_t bytes, const char *more) {
@@ -138,7 +138,7 @@ static int32_t share_of_cores(const struct sy_transport *t, const struct create_
   return share > 1 ? share : 1;
 }
 
-/* ---- Creation ------------------------------------------------------------------------------- */
+/* ---- Creation ---- */
 
 /* OMP_NUM_THREADS, where it is set, is what a group takes for num_threads == 0. */
 static sy_status create_agreed(struct sy_transport *t, const sy_group_desc *desc, sy_status own,

@@ -139,7 +139,7 @@ size_t sy_layout_describe(const struct sy_dims *dims, sy_buffer_info *buffers_ou
                              left > 0 ? buffers_out + exchange : NULL, left);
 }
 
-/* ---- Fences --------------------------------------------------------------------------------- */
+/* ---- Fences ---- */
 
 #if defined(SY_FENCES)
 

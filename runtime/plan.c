@@ -56,7 +56,7 @@ static void set_dims(struct sy_plan *plan) {
       .return_row_bytes = sy_wire_return_row_bytes(plan->desc.return_dtype, shape->hidden)};
 }
 
-/* ---- Choosing a strategy -------------------------------------------------------------------- */
+/* ---- Choosing a strategy ---- */
 
 /* The chance that a token with K distinct experts, all alike likely, has one among `owned` of E. */
 static double chance_of_rank(int64_t owned, int64_t experts, int64_t top_k) {
@@ -99,8 +99,7 @@ static void choose_strategy(struct sy_plan *plan) {
                                                              : SY_STRATEGY_EXACT);
 }
 
-/* ---- Waves and chunks from the budgets
- * ----------------------------------------------------------- */
+/* ---- Waves and chunks from the budgets ---- */
 
 static sy_status exchange_bytes(const struct sy_plan *plan, int64_t wave_tokens,
                                 size_t *bytes_out) {

@@ -36,7 +36,7 @@
 extern "C" {
 #endif
 
-/* ---- Status ------------------------------------------------------------------------------------
+/* ---- Status ----
  * Codes are grouped by what is lost: the call (1..19), a resource (20..39), agreement with a peer
  * (40..49; the next call works), the group (50..; every later call returns SY_ERR_PEER). */
 #define SY_STATUS_MAP(X)                                                             \
@@ -91,7 +91,7 @@ SY_API const char *sy_last_error(const sy_group *group);
  *   next call. order: none. scope: local. threads: any. errors: none. */
 SY_API const char *sy_backend(void);
 
-/* ---- The layer's shape ---------------------------------------------------------------------- */
+/* ---- The layer's shape ---- */
 
 /* How weights are stored and how rows travel. E2M1 codes carry a UE4M3 scale per 16 along the
  * contraction and one f32 global scale: NVFP4. value = code * block scale * global scale. */
@@ -158,8 +158,7 @@ typedef struct sy_shape {
 SY_API sy_status sy_placement_resolve(const sy_shape *shape, int32_t world, int32_t *rank_out,
                                       int32_t *local_out);
 
-/* ---- Groups
- * -------------------------------------------------------------------------------------- */
+/* ---- Groups ---- */
 
 typedef enum sy_log_level { SY_LOG_ERROR = 0, SY_LOG_WARN = 1, SY_LOG_INFO = 2 } sy_log_level;
 
@@ -240,8 +239,7 @@ typedef struct sy_stats {
  *   order: none. scope: local. threads: serial per group. errors: ARGUMENT. */
 SY_API sy_status sy_group_stats(sy_group *group, int32_t reset, sy_stats *stats_out);
 
-/* ---- Layers
- * -------------------------------------------------------------------------------------- */
+/* ---- Layers ---- */
 
 /* sy_layer_create: room for this rank's experts of one MoE layer.
  *   shapes: from shape, which is copied. memory: host. units: none. ownership: the caller destroys
@@ -287,8 +285,7 @@ SY_API size_t sy_layer_weight_bytes(const sy_layer *layer);
 SY_API sy_status sy_layer_load_counts(sy_layer *layer, int32_t reset, uint64_t *counts_out,
                                       size_t capacity, size_t *count_out);
 
-/* ---- Plans
- * --------------------------------------------------------------------------------------- */
+/* ---- Plans ---- */
 
 /* What a link can do; AUTO chooses the strategy from it. Defaults: shared memory of one host. */
 typedef struct sy_link {
@@ -377,8 +374,7 @@ typedef struct sy_buffer_info {
 SY_API sy_status sy_plan_describe(const sy_plan *plan, sy_buffer_info *buffers_out, size_t capacity,
                                   size_t *count_out);
 
-/* ---- Forward
- * ------------------------------------------------------------------------------------- */
+/* ---- Forward ---- */
 
 /* The tensors of one call. Strides are in bytes, from one token to the next; 0 means packed rows.
  * A top-k slot with id -1 is masked. A token that names an expert twice has its weights added and

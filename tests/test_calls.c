@@ -47,7 +47,7 @@ static void check_works(struct subject *s, const char *after) {
   layer_call_renew(&s->call);
 }
 
-/* ---- Bad calls ------------------------------------------------------------------------------ */
+/* ---- Bad calls ---- */
 
 static void check_spoilt(bool halves) {
   size_t count = 0;
@@ -117,7 +117,7 @@ TEST(scratch_of_exactly_the_plans_size_does) {
   }
 }
 
-/* ---- Halves out of order -------------------------------------------------------------------- */
+/* ---- Halves out of order ---- */
 
 static sy_status start(struct subject *s) {
   return sy_dispatch_start(s->rank.layer, s->call.plan, &s->call.io, s->call.scratch,
@@ -181,7 +181,7 @@ TEST(halves_take_one_wave) {
   subject_close(&s);
 }
 
-/* ---- Fences ---------------------------------------------------------------------------------- */
+/* ---- Fences ---- */
 
 /* Fences that a call can report: AddressSanitizer would end the program instead. */
 #if defined(SY_FENCES)
@@ -226,7 +226,7 @@ TEST(a_stage_that_writes_too_far_is_noticed) {
   subject_close(&s);
 }
 
-/* ---- Layers --------------------------------------------------------------------------------- */
+/* ---- Layers ---- */
 
 TEST(experts_not_loaded_are_named) {
   const struct call_options options = spoil_options();
@@ -297,7 +297,7 @@ TEST(weights_that_do_not_fit_the_shape_are_refused) {
   layer_case_free(&c);
 }
 
-/* ---- Groups --------------------------------------------------------------------------------- */
+/* ---- Groups ---- */
 
 #define GROUP_REFUSED(change, ...)                                                         \
   do {                                                                                     \

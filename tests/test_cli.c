@@ -77,7 +77,7 @@ static void check_readable(const char *out) {
   }
 }
 
-/* ---- The program ---------------------------------------------------------------------------- */
+/* ---- The program ---- */
 
 TEST(help_explains_the_program_and_each_command) {
   static const char *const pages[] = {"--help", "plan --help", "info --help"};
@@ -142,7 +142,7 @@ TEST(output_that_cannot_be_written_is_an_error) {
   }
 }
 
-/* ---- What is refused ------------------------------------------------------------------------ */
+/* ---- What is refused ---- */
 
 struct refusal {
   const char *arguments;
@@ -264,7 +264,7 @@ TEST(a_wrong_combination_names_itself) {
   CHECK_REFUSALS(refusals);
 }
 
-/* ---- plan ----------------------------------------------------------------------------------- */
+/* ---- plan ---- */
 
 /* The sums of the buffers are the totals: exchange to the byte, scratch up to alignment (and, in
  * debug builds, fences). */
@@ -571,7 +571,7 @@ TEST(the_table_says_why_this_strategy) {
   program_run_free(&r);
 }
 
-/* ---- info ----------------------------------------------------------------------------------- */
+/* ---- info ---- */
 
 TEST(info_shows_library_and_host) {
   json_t *root = run_json("info");

@@ -58,7 +58,7 @@ static void judge_modes(struct road_shape shape, const struct road_tokens *token
   }
 }
 
-/* ---- Sizes and kinds ----------------------------------------------------------------------- */
+/* ---- Sizes and kinds ---- */
 
 static void all_kinds(const struct sy_kernels *kernels) {
   struct fences fences = {NULL};
@@ -146,7 +146,7 @@ TEST(routed_rows_around_and_far_beyond_local_experts) {
   on_every_backend(routed_rows_against_experts);
 }
 
-/* ---- Same token, same bits ----------------------------------------------------------------- */
+/* ---- Same token, same bits ---- */
 
 enum { SAME_TOKENS = 13, SAME_HIDDEN = 48 };
 
@@ -256,7 +256,7 @@ TEST(every_level_has_the_bits_of_the_specification) {
   }
 }
 
-/* ---- Hard values --------------------------------------------------------------------------- */
+/* ---- Hard values ---- */
 
 static void one_nan_token(const struct sy_kernels *kernels) {
   static const uint16_t bad[] = {0x7F80, 0xFF80, 0x7FC0};

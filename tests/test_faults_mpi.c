@@ -18,7 +18,7 @@ void *__wrap_sy_alloc(size_t bytes);
 
 void *__wrap_sy_alloc(size_t bytes) { return bytes > memory_limit ? NULL : __real_sy_alloc(bytes); }
 
-/* ---- One call, and what it must give -------------------------------------------------------- */
+/* ---- One call, and what it must give ---- */
 
 struct subject {
   struct team team;
@@ -71,7 +71,7 @@ static void check_names(const struct subject *s, int rank) {
   CHECK_STR_HAS(sy_last_error(s->team.group), name);
 }
 
-/* ---- Bad calls ------------------------------------------------------------------------------ */
+/* ---- Bad calls ---- */
 
 /* The ranks of a bit mask apply the spoil; the lowest of them is named. */
 static void check_spoilt(struct subject *s, const struct spoil *spoil, unsigned culprits) {
@@ -233,7 +233,7 @@ TEST(an_expert_not_loaded_on_one_rank) {
   subject_close(&s);
 }
 
-/* ---- Bad rows ------------------------------------------------------------------------------- */
+/* ---- Bad rows ---- */
 
 static const struct sy_kernels *true_kernels;
 
@@ -276,7 +276,7 @@ TEST(a_bad_row_is_reported_by_its_receiver) {
   subject_close(&s);
 }
 
-/* ---- Plans that differ ---------------------------------------------------------------------- */
+/* ---- Plans that differ ---- */
 
 /* "rank 2 and rank 0, 1 disagree" on the last rank, "rank 0 and rank 2 disagree" on rank 0. */
 static void check_names_who_differ(const struct subject *s) {
@@ -345,7 +345,7 @@ TEST(halves_among_forwards_fail_all_ranks) {
   check_other_plan(&other, &options, "forward on the last rank");
 }
 
-/* ---- Reserving ------------------------------------------------------------------------------ */
+/* ---- Reserving ---- */
 
 TEST(reserving_different_plans_names_the_ranks) {
   const sy_shape shape = spoil_shape();

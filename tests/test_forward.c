@@ -47,7 +47,7 @@ static void check_same(struct alone *a, const struct call_options *options, cons
   }
 }
 
-/* ---- Same token, same bits ------------------------------------------------------------------ */
+/* ---- Same token, same bits ---- */
 
 enum { NUM_TOKENS = 11 };
 
@@ -153,7 +153,7 @@ static void run_again(struct alone *a, const struct call_options *options, const
 
 TEST(bits_do_not_depend_on_the_run) { for_every_kind(run_again); }
 
-/* ---- The tensors ---------------------------------------------------------------------------- */
+/* ---- The tensors ---- */
 
 static float rounded(float x) { return sy_bf16_to_f32(sy_f32_to_bf16(x)); }
 
@@ -218,7 +218,7 @@ TEST(return_rows_may_be_f32) {
   }
 }
 
-/* ---- From end to end ------------------------------------------------------------------------ */
+/* ---- From end to end ---- */
 
 static void check_against_oracle(const sy_shape *shape, int64_t num_tokens) {
   struct alone a;
@@ -262,7 +262,7 @@ TEST(the_seeds_shapes) {
   }
 }
 
-/* ---- Routings ------------------------------------------------------------------------------- */
+/* ---- Routings ---- */
 
 static void set_ids(struct alone *a, int32_t (*id_of)(int64_t token, int32_t slot)) {
   const int32_t top_k = a->c.shape.top_k;
@@ -457,7 +457,7 @@ TEST(no_tokens_at_all) {
   alone_close(&a);
 }
 
-/* ---- What is not finite --------------------------------------------------------------------- */
+/* ---- What is not finite ---- */
 
 static bool is_all_nan(const float *values, int64_t count) {
   for (int64_t i = 0; i < count; ++i) {
@@ -496,7 +496,7 @@ TEST(a_value_that_is_not_finite_stays_with_its_token) {
   }
 }
 
-/* ---- Counting ------------------------------------------------------------------------------- */
+/* ---- Counting ---- */
 
 static void check_counters(struct alone *a, int64_t forwards, int64_t waves) {
   uint64_t expected[8] = {0};

@@ -27,7 +27,7 @@ static struct token_split any_split(int turn) {
                      : split_randomly(NUM_TOKENS, world);
 }
 
-/* ---- Per slot: nothing about the ranks matters ---------------------------------------------- */
+/* ---- Per slot: nothing about the ranks matters ---- */
 
 static void check_as_alone(const sy_shape *shape, int turns, const char *what) {
   struct team team;
@@ -81,7 +81,7 @@ TEST(per_slot_bits_do_not_depend_on_the_placement) {
   }
 }
 
-/* ---- Per rank: all but the world matters not ------------------------------------------------ */
+/* ---- Per rank: all but the world matters not ---- */
 
 TEST(per_rank_bits_do_not_depend_on_who_brings_the_token) {
   for (int mode = 0; mode < 3; ++mode) {
@@ -127,7 +127,7 @@ TEST(bits_do_not_depend_on_threads) {
   team_close(&team);
 }
 
-/* ---- The seed's shapes ---------------------------------------------------------------------- */
+/* ---- The seed's shapes ---- */
 
 /* (tokens, top-k, experts) of the seed's tests, split over the ranks; to the bit and to the oracle.
  */

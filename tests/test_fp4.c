@@ -26,7 +26,7 @@ static bool around(float x, bool (*check)(float)) {
   return good;
 }
 
-/* ---- E2M1 ---------------------------------------------------------------------------------- */
+/* ---- E2M1 ---- */
 
 TEST(e2m1_codes_have_their_values) {
   for (unsigned code = 0; code < 16; ++code) {
@@ -71,7 +71,7 @@ TEST(e2m1_rounds_to_nearest_over_a_dense_sweep) {
   }
 }
 
-/* ---- E4M3 ---------------------------------------------------------------------------------- */
+/* ---- E4M3 ---- */
 
 TEST(e4m3_codes_have_their_values) {
   for (unsigned code = 0; code <= SY_E4M3_MAX_CODE; ++code) {
@@ -115,7 +115,7 @@ TEST(e4m3_rounds_to_nearest_over_a_dense_sweep) {
   }
 }
 
-/* ---- BF16 ---------------------------------------------------------------------------------- */
+/* ---- BF16 ---- */
 
 static bool rounds_to_bf16(float x) {
   return CHECK_EQ_U64(sy_f32_to_bf16(x), oracle_bf16_nearest((double)x));
@@ -145,7 +145,7 @@ TEST(bf16_keeps_nan) {
   }
 }
 
-/* ---- The quantiser ------------------------------------------------------------------------- */
+/* ---- The quantiser ---- */
 
 struct quantised {
   float global;

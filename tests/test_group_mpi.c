@@ -121,7 +121,7 @@ TEST(a_rank_missing_from_creation_is_an_error_in_time) {
   CHECK(sy_last_error(NULL)[0] != '\0');
 }
 
-/* ---- Threads -------------------------------------------------------------------------------- */
+/* ---- Threads ---- */
 
 static int32_t default_threads(void) {
   sy_group *group = NULL;

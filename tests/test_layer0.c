@@ -179,7 +179,7 @@ TEST(real_layer_in_waves_and_chunks_is_the_same) {
   close_subject(&s);
 }
 
-/* ---- The judge judged ----------------------------------------------------------------------- */
+/* ---- The judge judged ---- */
 
 static bool expert_weights(struct subject *s, int32_t expert, sy_expert_weights *w) {
   static const char *const names[] = {"gate_proj", "up_proj", "down_proj"};

@@ -17,7 +17,7 @@ enum { MAX_BUFFERS = 64 };
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
 
-/* ---- The bounds, from what the buffers hold ------------------------------------------------- */
+/* ---- The bounds, from what the buffers hold ---- */
 
 /* A plan's description in plain numbers. */
 struct sizes {
@@ -240,7 +240,7 @@ TEST(a_plan_worked_out_by_hand) {
   sy_plan_destroy(plan);
 }
 
-/* ---- Limits and budgets --------------------------------------------------------------------- */
+/* ---- Limits and budgets ---- */
 
 static sy_plan_info info_of(const sy_plan_desc *desc) {
   sy_plan_info info = SY_PLAN_INFO_INIT;
@@ -396,7 +396,7 @@ TEST(rows_stay_countable) {
   CHECK_EQ_I64(info.chunk_rows, INT32_MAX / 512);
 }
 
-/* ---- Large worlds --------------------------------------------------------------------------- */
+/* ---- Large worlds ---- */
 
 TEST(all_ranks_of_1024_are_planned_quickly) {
   const sy_shape shape = small_shape(SY_MODE_W4A4, 7168, 2048, 1500, 8);
@@ -419,7 +419,7 @@ TEST(all_ranks_of_1024_are_planned_quickly) {
   CHECK(seconds < 20.0); /* a loop too many shows; a slow machine or a sanitizer does not */
 }
 
-/* ---- Hash ----------------------------------------------------------------------------------- */
+/* ---- Hash ---- */
 
 /* What shapes a message changes the hash; what a rank may choose for itself does not. */
 TEST(the_hash_tells_plans_that_cannot_work_together) {
@@ -465,7 +465,7 @@ TEST(the_hash_tells_plans_that_cannot_work_together) {
 #undef DIFFERS
 }
 
-/* ---- Strategy ------------------------------------------------------------------------------- */
+/* ---- Strategy ---- */
 
 TEST(auto_takes_what_it_predicts_to_be_fastest) {
   for (int32_t world = 1; world <= 8; ++world) {
@@ -481,7 +481,7 @@ TEST(auto_takes_what_it_predicts_to_be_fastest) {
   }
 }
 
-/* ---- What is refused ------------------------------------------------------------------------ */
+/* ---- What is refused ---- */
 
 /* With one thing wrong, the sentence must name the thing, the value and the range. */
 #define REFUSED(status, change, ...)                                        \

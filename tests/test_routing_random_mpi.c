@@ -13,7 +13,7 @@ static int64_t between(int64_t low, int64_t high) { return sy_test_random_betwee
 
 static bool chance(int percent) { return between(0, 99) < percent; }
 
-/* ---- Layers --------------------------------------------------------------------------------- */
+/* ---- Layers ---- */
 
 struct placement {
   int32_t rank_of[MAX_EXPERTS];
@@ -52,7 +52,7 @@ static sy_shape draw_shape(struct placement *placement) {
   return shape;
 }
 
-/* ---- Routings ------------------------------------------------------------------------------- */
+/* ---- Routings ---- */
 
 /* Anything: repeated and masked ids; more or less skewed towards expert `favourite`. */
 static void draw_ids(struct layer_case *c) {
@@ -72,7 +72,7 @@ static void draw_ids(struct layer_case *c) {
   }
 }
 
-/* ---- Calls ---------------------------------------------------------------------------------- */
+/* ---- Calls ---- */
 
 static int64_t largest_share(const struct token_split *split) {
   int64_t most = 1;

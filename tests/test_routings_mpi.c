@@ -80,7 +80,7 @@ static struct peak check_routing(const sy_shape *shape, int64_t num_tokens, id_f
   return peak;
 }
 
-/* ---- At the bounds -------------------------------------------------------------------------- */
+/* ---- At the bounds ---- */
 
 enum { C = 4 }; /* tokens of each rank */
 
@@ -198,7 +198,7 @@ TEST(budgets_that_force_many_waves_and_chunks) {
   team_close(&team);
 }
 
-/* ---- Experts and ranks that do not match ---------------------------------------------------- */
+/* ---- Experts and ranks that do not match ---- */
 
 TEST(experts_that_do_not_divide) {
   const int32_t world = sy_test_world();
@@ -238,7 +238,7 @@ TEST(many_rows_to_one_expert) {
   }
 }
 
-/* ---- Few tokens ----------------------------------------------------------------------------- */
+/* ---- Few tokens ---- */
 
 TEST(uneven_tokens) {
   const sy_shape shape = small_shape(SY_MODE_W4A4, 32, 32, 7, 3);
@@ -279,7 +279,7 @@ TEST(masked_and_repeated_ids) {
   check_routing(&shape, 9, named_again, "experts named again");
 }
 
-/* ---- What is not finite --------------------------------------------------------------------- */
+/* ---- What is not finite ---- */
 
 TEST(a_value_that_is_not_finite_stays_with_its_token) {
   for (int kind = 0; kind < 3 * 2; ++kind) {
@@ -308,7 +308,7 @@ TEST(a_value_that_is_not_finite_stays_with_its_token) {
   }
 }
 
-/* ---- Halves --------------------------------------------------------------------------------- */
+/* ---- Halves ---- */
 
 TEST(halves_give_what_the_whole_gives) {
   const sy_shape shape = small_shape(SY_MODE_W4A4, 32, 32, 7, 3);
@@ -371,7 +371,7 @@ TEST(halves_out_of_order_stay_on_their_rank) {
   team_close(&team);
 }
 
-/* ---- Groups --------------------------------------------------------------------------------- */
+/* ---- Groups ---- */
 
 /* Calls of one group begin and end between the halves of another. */
 TEST(groups_are_independent) {
@@ -405,7 +405,7 @@ TEST(groups_are_independent) {
   team_close(&team);
 }
 
-/* ---- Counters over all ranks ---------------------------------------------------------------- */
+/* ---- Counters over all ranks ---- */
 
 enum { TOKENS, ROUTED_ROWS, LOAD, BYTES_SENT, BYTES_RECEIVED, NUM_SUMS };
 

@@ -17,7 +17,7 @@ static struct road_shape make_shape(const struct sy_kernels *kernels, int32_t to
                              .random_experts = true};
 }
 
-/* ---- Ids and slots ------------------------------------------------------------------------- */
+/* ---- Ids and slots ---- */
 
 static void bad_ids(const struct sy_kernels *kernels) {
   static const int32_t bad[] = {-2, 8, INT32_MIN, INT32_MAX};
@@ -116,7 +116,7 @@ static void bad_slots(const struct sy_kernels *kernels) {
 
 TEST(group_refuses_rows_that_do_not_fit) { on_every_backend(bad_slots); }
 
-/* ---- Weights ------------------------------------------------------------------------------- */
+/* ---- Weights ---- */
 
 enum { H = 48, N = 32 };
 

@@ -13,7 +13,7 @@ enum { MAX_TOP_K = 32, MAX_WORLD = 16 };
 
 static bool same_f32(float a, float b) { return a == b || (isnan(a) && isnan(b)); }
 
-/* ---- Route: what each token should become -------------------------------------------------- */
+/* ---- Route: what each token should become ---- */
 
 /* Slots of a token by the rules: masked ones drop out; an expert named again adds its weight to its
  * first slot. `expert` is global here. Returns how many. */
@@ -163,7 +163,7 @@ static void check_route(const struct road *road, const struct road_rank *rank) {
   }
 }
 
-/* ---- Pack ---------------------------------------------------------------------------------- */
+/* ---- Pack ---- */
 
 static void check_nvfp4_payload(const struct sy_stage_env *env, const float *x,
                                 const unsigned char *row) {
@@ -243,7 +243,7 @@ static void check_pack(const struct road *road, int32_t p) {
   }
 }
 
-/* ---- Group and reduce: a judge of every chunk ---------------------------------------------- */
+/* ---- Group and reduce: a judge of every chunk ---- */
 
 /* A received row as its message says. */
 struct row_fact {
@@ -407,7 +407,7 @@ static void check_load_counts(const struct road *road, int32_t p) {
   fences_free(&fences);
 }
 
-/* ---- Combine ------------------------------------------------------------------------------- */
+/* ---- Combine ---- */
 
 static void check_token_output(const struct road *road, const struct road_rank *rank, int64_t t) {
   const struct sy_route_args *route = &rank->route;
@@ -436,7 +436,7 @@ static void check_token_output(const struct road *road, const struct road_rank *
   }
 }
 
-/* ---- One road, all checks ------------------------------------------------------------------ */
+/* ---- One road, all checks ---- */
 
 static void check_road(const struct road_shape *shape, const struct road_tokens *tokens,
                        const int64_t *num_tokens) {
@@ -497,7 +497,7 @@ static struct road_shape make_shape(const struct sy_kernels *kernels, int32_t to
                              .random_experts = true};
 }
 
-/* ---- Cases --------------------------------------------------------------------------------- */
+/* ---- Cases ---- */
 
 static void seed_shapes(const struct sy_kernels *kernels) {
   static const int32_t shapes[][3] = {{2, 8, 8}, {4, 8, 16}, {4, 4, 8}};

@@ -8,7 +8,7 @@
 #include "tests/support/harness.h"
 #include "tests/support/transport_cases.h"
 
-/* ---- Allocation and MPI calls that can be made to fail (linked with --wrap) ------------------ */
+/* ---- Allocation and MPI calls that can be made to fail (linked with --wrap) ---- */
 
 static int num_allocations;
 static bool memory_has_run_out;
@@ -31,7 +31,7 @@ int __wrap_MPI_Isend(const void *data, int count, MPI_Datatype type, int to, int
   return sends_fail ? MPI_ERR_NO_MEM : __real_MPI_Isend(data, count, type, to, tag, comm, request);
 }
 
-/* ---- What every transport does -------------------------------------------------------------- */
+/* ---- What every transport does ---- */
 
 static struct sy_transport *create_on(MPI_Comm comm) {
   struct sy_transport *t = NULL;
@@ -70,7 +70,7 @@ TEST(calls_out_of_order) { with_transport(case_calls_out_of_order); }
 TEST(allgather) { with_transport(case_allgather); }
 TEST(dead_after_abort) { with_transport(case_dead_after_abort); }
 
-/* ---- Several ranks -------------------------------------------------------------------------- */
+/* ---- Several ranks ---- */
 
 /* A communicator whose ranks are numbered the other way, and of which only some ranks are. */
 TEST(ranks_are_those_of_the_communicator) {
@@ -189,7 +189,7 @@ TEST(allgather_of_unequal_sizes_is_named) {
   t->ops->destroy(t);
 }
 
-/* ---- What MPI says -------------------------------------------------------------------------- */
+/* ---- What MPI says ---- */
 
 TEST(a_failing_call_is_reported_in_the_words_of_mpi) {
   struct sy_transport *t = create_on(MPI_COMM_WORLD);
@@ -215,7 +215,7 @@ TEST(a_failing_call_is_reported_in_the_words_of_mpi) {
   t->ops->destroy(t);
 }
 
-/* ---- Counting ------------------------------------------------------------------------------- */
+/* ---- Counting ---- */
 
 TEST(messages_beyond_an_int_of_bytes_are_counted) {
   static const size_t sizes[] = {

@@ -40,7 +40,7 @@ struct operand {
   int blocks; /* of a row */
 };
 
-/* ---- Decoding rows --------------------------------------------------------------------------- */
+/* ---- Decoding rows ---- */
 
 static void decode_fp4_row(const uint8_t *codes, const uint8_t *scales, int row,
                            struct operand *x) {
@@ -68,7 +68,7 @@ static void decode_bf16_row(const uint8_t *values, int row, struct operand *x) {
   }
 }
 
-/* ---- Dots: sum[row] over `blocks` blocks of one tile ----------------------------------------- */
+/* ---- Dots: sum[row] over `blocks` blocks of one tile ---- */
 
 /* UE4M3 as half precision is 2^-8 too small, subnormals included; the rows' scales carry the
  * 2^8. */
@@ -250,7 +250,7 @@ static struct tile tile_from(struct tile tile, sy_mode mode, int64_t begin) {
                        tile.scales + (size_t)begin * SY_FP4_SCALE_BYTES};
 }
 
-/* ---- FC1 ------------------------------------------------------------------------------------- */
+/* ---- FC1 ---- */
 
 /* Sums of a unit: [tile][row][lane]. */
 typedef float unit_sums[UNIT_TILES][ROWS][SY_TILE];
@@ -418,7 +418,7 @@ static void fc1_rows(const struct expert *e, int64_t column, int columns, int32_
   }
 }
 
-/* ---- FC2 ------------------------------------------------------------------------------------- */
+/* ---- FC2 ---- */
 
 static void decode_intermediate(const struct expert *e, int32_t first, int rows, int64_t begin,
                                 struct operand *x) {
@@ -487,7 +487,7 @@ static void fc2_rows(const struct expert *e, int64_t column, int columns, int32_
   finish_fc2(e, column, tiles, first, rows, sums);
 }
 
-/* ---- Entry ----------------------------------------------------------------------------------- */
+/* ---- Entry ---- */
 
 typedef void (*rows_fn)(const struct expert *e, int64_t column, int columns, int32_t first,
                         int rows);

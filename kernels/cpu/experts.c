@@ -36,7 +36,7 @@ struct operand {
   const uint8_t *scales[ROWS];
 };
 
-/* ---- Dots: sum[row][lane] over blocks [begin, end) of one tile ------------------------------ */
+/* ---- Dots: sum[row][lane] over blocks [begin, end) of one tile ---- */
 
 /* sy_e2m1_doubled of every code. */
 static const int8_t doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
@@ -197,7 +197,7 @@ static void dot(sy_mode mode, const struct tile *tile, const struct operand *x, 
   }
 }
 
-/* ---- FC1 ------------------------------------------------------------------------------------- */
+/* ---- FC1 ---- */
 
 static struct operand received_operand(const struct expert *e, int32_t first, int rows) {
   struct operand x;
@@ -271,7 +271,7 @@ static void fc1_unit(const struct expert *e, int64_t slice) {
   }
 }
 
-/* ---- FC2 ------------------------------------------------------------------------------------- */
+/* ---- FC2 ---- */
 
 static struct operand intermediate_operand(const struct expert *e, int32_t first, int rows) {
   struct operand x;
@@ -328,7 +328,7 @@ static void fc2_unit(const struct expert *e, int64_t slice) {
   }
 }
 
-/* ---- Entry ----------------------------------------------------------------------------------- */
+/* ---- Entry ---- */
 
 sy_status EXPERTS_ENTRY(const struct sy_stage_env *env, const struct sy_experts_args *args) {
   const int64_t active = args->routed->num_active;

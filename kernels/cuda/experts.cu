@@ -67,7 +67,7 @@ SY_DEVICE float bias_of(const struct sy_stage_env &env, const struct sizes &size
              : 0.0f;
 }
 
-/* ---- Operands ----------------------------------------------------------------------------------- */
+/* ---- Operands ---- */
 
 /* Of B, this lane's column: a row of codes and scales, or of bf16 values; null: no such row. */
 struct column {
@@ -108,7 +108,7 @@ SY_DEVICE uint32_t load_a_scales(const unsigned char *record) {
   return reinterpret_cast<const uint32_t *>(record + SY_CUDA_LANE_BYTES)[row];
 }
 
-/* ---- One tile times 8 columns -------------------------------------------------------------------- */
+/* ---- One tile times 8 columns ---- */
 
 /* d += A B over k in [begin, end) of a contraction of `length`; begin is a multiple of 64. */
 SY_DEVICE void multiply_w4a4(float (&d)[4], const unsigned char *tile, const struct column &b,
@@ -182,7 +182,7 @@ SY_DEVICE void multiply(sy_mode mode, float (&d)[4], const unsigned char *tile,
   }
 }
 
-/* ---- FC1 ---------------------------------------------------------------------------------------- */
+/* ---- FC1 ---- */
 
 /* This lane's B column is routed row g; its D columns are routed rows 2p and 2p + 1. */
 SY_DEVICE struct column received_column(const struct sy_stage_env &env,
@@ -334,7 +334,7 @@ SY_KERNEL void fc1(struct sy_stage_env env, struct sy_experts_args args, struct 
   }
 }
 
-/* ---- FC2 ---------------------------------------------------------------------------------------- */
+/* ---- FC2 ---- */
 
 SY_DEVICE struct column intermediate_column(const struct sy_stage_env &env,
                                             const struct sy_experts_args &args,
@@ -410,7 +410,7 @@ SY_KERNEL void fc2(struct sy_stage_env env, struct sy_experts_args args, struct 
   }
 }
 
-/* ---- Entry -------------------------------------------------------------------------------------- */
+/* ---- Entry ---- */
 
 /* Groups of 8 routed rows: at most one of each expert is not full. */
 static int64_t max_groups(const struct sy_stage_env *env, const struct sy_experts_args *args) {

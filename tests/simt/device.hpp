@@ -48,7 +48,7 @@ inline long long clock64() { return static_cast<long long>(simt::this_grid->step
   simt::fail(simt::Kind::trap, site, "the kernel called __trap");
 }
 
-/* ---- Shuffles, votes, reductions ------------------------------------------------------------ */
+/* ---- Shuffles, votes, reductions ---- */
 
 template <class T>
 T __shfl_sync(uint32_t mask, T value, int source, int width = 32,
@@ -123,7 +123,7 @@ T __reduce_min_sync(uint32_t mask, T value, simt::Site site = simt::Site::here()
   return simt::reduce<T, simt::smaller_of<T>>(mask, value, "__reduce_min_sync", site);
 }
 
-/* ---- Arithmetic ----------------------------------------------------------------------------- */
+/* ---- Arithmetic ---- */
 
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(static_cast<unsigned>(x)); }

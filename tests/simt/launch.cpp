@@ -41,7 +41,7 @@ uint3 coordinates_of(size_t number, dim3 extent) {
           static_cast<unsigned>(number / extent.x / extent.y)};
 }
 
-/* ---- Limits --------------------------------------------------------------------------------- */
+/* ---- Limits ---- */
 
 /* Blocks that the device holds at once. */
 size_t capacity(const Launch &launch) {
@@ -79,7 +79,7 @@ std::string excess(const Launch &launch) {
   return {};
 }
 
-/* ---- Blocks --------------------------------------------------------------------------------- */
+/* ---- Blocks ---- */
 
 /* What a fibre does. */
 void run_thread(void *) {
@@ -145,7 +145,7 @@ void end_block(Block *block) {
   this_grid->blocks.erase(std::find_if(this_grid->blocks.begin(), this_grid->blocks.end(), same));
 }
 
-/* ---- Deadlock ------------------------------------------------------------------------------- */
+/* ---- Deadlock ---- */
 
 /* Who waits where: threads of a block that wait at one place share a line. */
 std::string describe_waits() {
@@ -185,7 +185,7 @@ void report_deadlock() {
   }
 }
 
-/* ---- The loop ------------------------------------------------------------------------------- */
+/* ---- The loop ---- */
 
 /* One thread runs until it suspends. */
 void step() {

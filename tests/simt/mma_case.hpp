@@ -13,7 +13,7 @@ namespace {
 
 enum { ROWS = 16, COLUMNS = 8, K = 64, LANES = 32 };
 
-/* ---- A multiplication as matrices, and as what the lanes hold ---------------------------------- */
+/* ---- A multiplication as matrices, and as what the lanes hold ---- */
 
 /* Codes 0 .. 15, scale bytes per 16 or 32 of k. */
 struct Case {
@@ -122,7 +122,7 @@ template <class Mma> std::vector<Result> run(const std::vector<Case> &cases, int
   return results;
 }
 
-/* ---- Plain arithmetic ------------------------------------------------------------------------- */
+/* ---- Plain arithmetic ---- */
 
 struct Sum {
   double value;
@@ -177,7 +177,7 @@ template <class Mma> void check_exact(const std::vector<Case> &cases, int steps 
   }
 }
 
-/* ---- Data ------------------------------------------------------------------------------------- */
+/* ---- Data ---- */
 
 uint8_t any_code() { return static_cast<uint8_t>(sy_test_random_between(0, 15)); }
 uint8_t nonzero_code() {

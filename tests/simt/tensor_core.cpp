@@ -26,7 +26,7 @@ float nan() {
   return x;
 }
 
-/* ---- Sums ----------------------------------------------------------------------------------- */
+/* ---- Sums ---- */
 
 /* value = significand * 2^(exponent - fraction_bits); it is aligned by `exponent`. */
 struct Term {
@@ -98,7 +98,7 @@ Term split_f32(float x) {
   return split(bits, 23);
 }
 
-/* ---- Fragments ------------------------------------------------------------------------------ */
+/* ---- Fragments ---- */
 
 struct Operands {
   float *d;
@@ -134,7 +134,7 @@ void gather_bytes(void *const *slots, uint8_t (&a)[ROWS][32], uint8_t (&b)[COLUM
   }
 }
 
-/* ---- FP4 ------------------------------------------------------------------------------------ */
+/* ---- FP4 ---- */
 
 struct Scale {
   int64_t significand; /* in eighths */
@@ -222,7 +222,7 @@ template <Scale (*Decode)(uint32_t), int SCALES> void multiply_fp4(void *const *
   }
 }
 
-/* ---- BF16 ----------------------------------------------------------------------------------- */
+/* ---- BF16 ---- */
 
 /* 16 elements of a row or column. */
 struct Bf16Vector {

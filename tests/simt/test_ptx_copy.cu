@@ -16,7 +16,7 @@ std::vector<unsigned char> random_bytes(size_t count) {
   return bytes;
 }
 
-/* ---- cp.async --------------------------------------------------------------------------------- */
+/* ---- cp.async ---- */
 
 /* Tile t goes to stage t % STAGES; past the end an empty group, so that groups count tiles. */
 template <unsigned BYTES>
@@ -89,7 +89,7 @@ template <unsigned BYTES> void check_parts() {
   CHECK_EQ_VECTOR(out.host(), bytes);
 }
 
-/* ---- Bulk copies ------------------------------------------------------------------------------ */
+/* ---- Bulk copies ---- */
 
 constexpr unsigned CONSUMERS = 64;
 constexpr unsigned TILE_BYTES = 16 * CONSUMERS;

@@ -185,7 +185,7 @@ TEST(bf16_sums_of_any_values_stay_close) {
   }
 }
 
-/* ---- Products of pairs ------------------------------------------------------------------------ */
+/* ---- Products of pairs ---- */
 
 SY_KERNEL void multiply_pairs(const uint32_t *x, const uint32_t *y, uint32_t *products) {
   const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -225,7 +225,7 @@ TEST(bf16_products_of_pairs_are_rounded_to_even) {
   }
 }
 
-/* ---- ldmatrix --------------------------------------------------------------------------------- */
+/* ---- ldmatrix ---- */
 
 /* Rows are stored in another order than they are asked for, with 32 bytes between them. */
 SY_KERNEL void load_matrices(uint32_t *x4, uint32_t *x2) {

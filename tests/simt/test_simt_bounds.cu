@@ -9,7 +9,7 @@ using test::DeviceArray;
 
 namespace {
 
-/* ---- Off by one ------------------------------------------------------------------------------- */
+/* ---- Off by one ---- */
 
 constexpr int ADD_LINE = __LINE__ + 5;
 
@@ -70,7 +70,7 @@ TEST(a_read_before_the_beginning_is_caught) {
   });
 }
 
-/* ---- A buffer sized by a count of something else ---------------------------------------------- */
+/* ---- A buffer sized by a count of something else ---- */
 
 namespace {
 
@@ -117,7 +117,7 @@ TEST(an_id_buffer_sized_by_local_experts_is_caught) {
   }
 }
 
-/* ---- Copies that are under way ---------------------------------------------------------------- */
+/* ---- Copies that are under way ---- */
 
 namespace {
 
@@ -188,7 +188,7 @@ TEST(a_peek_at_a_copy_is_caught_at_its_line) {
   check_site(v, __FILE__, OVERWRITE_LINE);
 }
 
-/* ---- Memory that is not the device's ---------------------------------------------------------- */
+/* ---- Memory that is not the device's ---- */
 
 namespace {
 

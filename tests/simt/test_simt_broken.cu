@@ -7,7 +7,7 @@ using test::check_always_caught;
 using test::check_caught;
 using test::DeviceArray;
 
-/* ---- A missing barrier ------------------------------------------------------------------------ */
+/* ---- A missing barrier ---- */
 
 namespace {
 
@@ -141,7 +141,7 @@ TEST(a_missing_warp_barrier_gives_poison) {
   }
 }
 
-/* ---- Divergence ------------------------------------------------------------------------------- */
+/* ---- Divergence ---- */
 
 namespace {
 
@@ -221,7 +221,7 @@ TEST(divergence_is_caught) {
   });
 }
 
-/* ---- A wrong mask ----------------------------------------------------------------------------- */
+/* ---- A wrong mask ---- */
 
 namespace {
 
@@ -256,7 +256,7 @@ TEST(wrong_masks_are_caught) {
   });
 }
 
-/* ---- A missing wait --------------------------------------------------------------------------- */
+/* ---- A missing wait ---- */
 
 namespace {
 
@@ -433,7 +433,7 @@ TEST(a_copy_that_nobody_waits_for_is_caught) {
   });
 }
 
-/* ---- Copies and barriers against their rules --------------------------------------------------- */
+/* ---- Copies and barriers against their rules ---- */
 
 namespace {
 
@@ -562,7 +562,7 @@ TEST(a_trap_says_where) {
   }
 }
 
-/* ---- Deadlock --------------------------------------------------------------------------------- */
+/* ---- Deadlock ---- */
 
 namespace {
 
@@ -618,7 +618,7 @@ TEST(a_grid_whose_blocks_meet_must_be_cooperative) {
   check_caught(Kind::deadlock, "meet_all_blocks", "sy_load_acquire", [&] { return launch(false); });
 }
 
-/* ---- Out of bounds: writes, which the margins keep -------------------------------------------- */
+/* ---- Out of bounds: writes, which the margins keep ---- */
 
 namespace {
 
@@ -644,7 +644,7 @@ TEST(an_off_by_one_write_is_caught) {
   }
 }
 
-/* ---- The error -------------------------------------------------------------------------------- */
+/* ---- The error ---- */
 
 TEST(a_violation_replays_from_its_seed) {
   DeviceArray<uint32_t> out(THREADS);

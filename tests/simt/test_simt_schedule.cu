@@ -10,7 +10,7 @@ namespace {
 
 constexpr int NUM_SEEDS = 40;
 
-/* ---- Indices ---------------------------------------------------------------------------------- */
+/* ---- Indices ---- */
 
 SY_KERNEL void count_visits(uint32_t *visits) {
   const unsigned block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
@@ -32,7 +32,7 @@ TEST(every_thread_runs_once) {
   }
 }
 
-/* ---- Seeds ------------------------------------------------------------------------------------ */
+/* ---- Seeds ---- */
 
 namespace {
 
@@ -98,7 +98,7 @@ TEST(warps_take_turns_under_one_seed_and_run_ahead_under_another) {
   CHECK(most >= 10);
 }
 
-/* ---- Memory ----------------------------------------------------------------------------------- */
+/* ---- Memory ---- */
 
 namespace {
 
@@ -139,7 +139,7 @@ TEST(device_memory_is_poison_at_first_and_known) {
   CHECK(!simt::device_free(nullptr));
 }
 
-/* ---- Copies ----------------------------------------------------------------------------------- */
+/* ---- Copies ---- */
 
 namespace {
 
@@ -191,7 +191,7 @@ TEST(a_wait_that_may_be_in_vain_sometimes_is) {
   CHECK(denials.host()[0] < 100);
 }
 
-/* ---- Atomics ---------------------------------------------------------------------------------- */
+/* ---- Atomics ---- */
 
 namespace {
 
@@ -240,7 +240,7 @@ TEST(atomics_lose_nothing) {
   }
 }
 
-/* ---- Launches --------------------------------------------------------------------------------- */
+/* ---- Launches ---- */
 
 namespace {
 

@@ -8,7 +8,7 @@ namespace {
 constexpr unsigned LANES = 32;
 constexpr int REPEATS = 8;
 
-/* ---- Shuffles: PTX manual, "shfl.sync" -------------------------------------------------------- */
+/* ---- Shuffles: PTX manual, "shfl.sync" ---- */
 
 constexpr unsigned NUM_SHUFFLES = 4;
 
@@ -80,7 +80,7 @@ TEST(shuffles_of_64_bits_and_floats) {
   }
 }
 
-/* ---- Votes and reductions --------------------------------------------------------------------- */
+/* ---- Votes and reductions ---- */
 
 namespace {
 
@@ -140,7 +140,7 @@ TEST(votes_and_reductions) {
   }
 }
 
-/* ---- Masks ------------------------------------------------------------------------------------ */
+/* ---- Masks ---- */
 
 namespace {
 
@@ -211,7 +211,7 @@ TEST(lanes_that_do_not_take_part_give_poison) {
   }
 }
 
-/* ---- Arithmetic ------------------------------------------------------------------------------- */
+/* ---- Arithmetic ---- */
 
 namespace {
 

@@ -6,7 +6,7 @@
 #include "tests/support/harness.h"
 #include "tests/support/spoil.h"
 
-/* ---- Counting ------------------------------------------------------------------------------- */
+/* ---- Counting ---- */
 
 static atomic_bool watching;
 static atomic_ullong calls;
@@ -70,7 +70,7 @@ uint64_t alloc_watched(void) {
   return atomic_load(&calls);
 }
 
-/* ---- Forward -------------------------------------------------------------------------------- */
+/* ---- Forward ---- */
 
 /* A call that works, one that fails, and the counters; the first of its plan, so that nothing can
  * have been allocated by one before. */

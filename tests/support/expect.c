@@ -6,7 +6,7 @@
 #include "kernels/fp4.h"
 #include "tests/support/harness.h"
 
-/* ---- Slots ---------------------------------------------------------------------------------- */
+/* ---- Slots ---- */
 
 /* The expert that a top-k slot is routed to: -1 when masked, or named earlier by the token. */
 static int32_t routed_expert(const struct layer_case *c, int64_t token, int32_t slot) {
@@ -32,7 +32,7 @@ static float merged_weight(const struct layer_case *c, int64_t token, int32_t sl
   return sum;
 }
 
-/* ---- Outputs -------------------------------------------------------------------------------- */
+/* ---- Outputs ---- */
 
 /* f32 [num_tokens, top_k, hidden]: the unweighted expert output of each slot. Each slot becomes a
  * token of its own, with weight 1, in a layer where nothing is left to add. */
@@ -108,7 +108,7 @@ void expect_outputs(const struct layer_case *c, const struct call_options *optio
   fences_free(&memory);
 }
 
-/* ---- Counters ------------------------------------------------------------------------------- */
+/* ---- Counters ---- */
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 

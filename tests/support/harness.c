@@ -34,7 +34,7 @@ void sy_test_register(struct sy_test_case *test_case) {
 int sy_test_rank(void) { return this_rank; }
 int sy_test_world(void) { return this_world; }
 
-/* ---- Random numbers ------------------------------------------------------------------------- */
+/* ---- Random numbers ---- */
 
 uint64_t sy_test_seed(void) { return seed; }
 
@@ -54,7 +54,7 @@ int64_t sy_test_random_between(int64_t low, int64_t high) {
 
 double sy_test_random_unit(void) { return (double)(sy_test_random() >> 11) * 0x1.0p-53; }
 
-/* ---- Checks --------------------------------------------------------------------------------- */
+/* ---- Checks ---- */
 
 static bool note_failure(const char *file, int line) {
   ++num_failures;
@@ -154,7 +154,7 @@ bool sy_test_status(sy_status status, sy_status expected, const char *file, int 
   return status == expected;
 }
 
-/* ---- Running cases -------------------------------------------------------------------------- */
+/* ---- Running cases ---- */
 
 static uint64_t environment_number(const char *name, uint64_t otherwise) {
   const char *text = getenv(name);

@@ -12,7 +12,7 @@
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* ---- Splits --------------------------------------------------------------------------------- */
+/* ---- Splits ---- */
 
 struct token_split split_evenly(int64_t num_tokens, int32_t world) {
   struct token_split split = {{0}};
@@ -39,7 +39,7 @@ struct token_split split_randomly(int64_t num_tokens, int32_t world) {
   return split;
 }
 
-/* ---- The case ------------------------------------------------------------------------------- */
+/* ---- The case ---- */
 
 sy_shape small_shape(sy_mode mode, int64_t hidden, int64_t intermediate, int32_t num_experts,
                      int32_t top_k) {
@@ -123,7 +123,7 @@ bool same_bits(const struct layer_case *c, sy_dtype dtype, const void *got, cons
   return true;
 }
 
-/* ---- Experts -------------------------------------------------------------------------------- */
+/* ---- Experts ---- */
 
 static const void *draw_matrix(struct random_stream *r, sy_dtype dtype, int64_t rows,
                                int64_t columns, struct fences *memory) {
@@ -169,7 +169,7 @@ sy_expert_weights layer_case_expert(const struct layer_case *c, int32_t global_e
   return w;
 }
 
-/* ---- One rank's part ------------------------------------------------------------------------ */
+/* ---- One rank's part ---- */
 
 bool layer_rank_open(struct layer_rank *r, const struct layer_case *c, sy_group *group) {
   *r = (struct layer_rank){.c = c, .group = group};
@@ -192,7 +192,7 @@ void layer_rank_close(struct layer_rank *r) {
   r->layer = NULL;
 }
 
-/* ---- One call ------------------------------------------------------------------------------- */
+/* ---- One call ---- */
 
 float layer_case_initial(int64_t token, int64_t i) { return (float)((token + 3 * i) % 17 - 8); }
 
@@ -367,7 +367,7 @@ sy_status layer_rank_run(const struct layer_rank *rank, const struct call_option
   return status;
 }
 
-/* ---- Alone ---------------------------------------------------------------------------------- */
+/* ---- Alone ---- */
 
 sy_group *local_group(int32_t num_threads) {
   sy_group_desc desc = SY_GROUP_DESC_INIT;
@@ -396,7 +396,7 @@ void layer_case_alone(const struct layer_case *c, const struct call_options *opt
   sy_group_destroy(group);
 }
 
-/* ---- From end to end ------------------------------------------------------------------------ */
+/* ---- From end to end ---- */
 
 double layer_case_distance(const struct layer_case *c, const float *outputs, int64_t begin,
                            int64_t end) {

@@ -23,7 +23,7 @@ static void *allocate(int64_t count, size_t bytes_each) {
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* ---- Number formats ------------------------------------------------------------------------ */
+/* ---- Number formats ---- */
 
 static const double e2m1_values[E2M1_CODES] = {0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0};
 
@@ -117,7 +117,7 @@ bool oracle_allows_bf16(uint16_t code, double x) {
          is_between(code & 0x7FFFu, bf16_magnitude, fabs(x));
 }
 
-/* ---- The quantiser: f32 throughout --------------------------------------------------------- */
+/* ---- The quantiser: f32 throughout ---- */
 
 static float amax_of(const float *x, int64_t n) {
   float amax = 0.0f;
@@ -158,7 +158,7 @@ void oracle_dequantise(const uint8_t *codes, const uint8_t *scales, float global
   }
 }
 
-/* ---- The layer ----------------------------------------------------------------------------- */
+/* ---- The layer ---- */
 
 static double *round_matrix(sy_mode mode, sy_dtype dtype, const void *data, int64_t n) {
   if (data == NULL) {
@@ -353,7 +353,7 @@ void oracle_forward(const struct oracle_layer *layer, const uint16_t *hidden, co
   free(row);
 }
 
-/* ---- Verdicts ------------------------------------------------------------------------------ */
+/* ---- Verdicts ---- */
 
 double oracle_distance(const float *got, const double *exact, int64_t n) {
   double error = 0.0;

@@ -17,7 +17,7 @@
 /* A code may differ where the exact value lies this close to a rounding boundary, relatively. */
 #define ORACLE_BOUNDARY_TOLERANCE 1e-5
 
-/* ---- Number formats ------------------------------------------------------------------------ */
+/* ---- Number formats ---- */
 
 /* Values of codes: E2M1 0..15, E4M3 0..0x7E (not signed here), any bf16. */
 double oracle_e2m1_value(unsigned code);
@@ -38,7 +38,7 @@ bool oracle_allows_e2m1(unsigned code, double x);
 bool oracle_allows_e4m3(unsigned code, double x);
 bool oracle_allows_bf16(uint16_t code, double x);
 
-/* ---- The quantiser ------------------------------------------------------------------------- */
+/* ---- The quantiser ---- */
 
 /* The global scale of n values. NaN when one is not finite. */
 float oracle_global(const float *x, int64_t n);
@@ -50,7 +50,7 @@ void oracle_quantise(const float *x, int64_t n, float global, uint8_t *codes, ui
 void oracle_dequantise(const uint8_t *codes, const uint8_t *scales, float global, int64_t n,
                        double *values);
 
-/* ---- The layer ----------------------------------------------------------------------------- */
+/* ---- The layer ---- */
 
 /* Values of the weights as they are after loading. gate is NULL for RELU2; biases NULL: none. */
 struct oracle_expert {
@@ -88,7 +88,7 @@ void oracle_fc2(const struct oracle_layer *layer, int32_t expert, const double *
 void oracle_forward(const struct oracle_layer *layer, const uint16_t *hidden, const int32_t *ids,
                     const float *weights, double *out);
 
-/* ---- Verdicts ------------------------------------------------------------------------------ */
+/* ---- Verdicts ---- */
 
 /* Relative L2 distance; 0 when both are zero, NaN when anything is NaN. */
 double oracle_distance(const float *got, const double *exact, int64_t n);

@@ -11,7 +11,7 @@ enum { GAP_BYTES = 16 }; /* between the rows of a tensor: strides are not row si
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* ---- Made-up data -------------------------------------------------------------------------- */
+/* ---- Made-up data ---- */
 
 /* Bell-shaped values whose blocks of 16 differ in size by up to 2^spread. */
 static double draw(struct random_stream *r, int64_t i, int spread, double *block_size) {
@@ -115,7 +115,7 @@ sy_shape road_layer_shape(const struct road_shape *shape) {
   return layer;
 }
 
-/* ---- Setting up ---------------------------------------------------------------------------- */
+/* ---- Setting up ---- */
 
 /* Contiguous: the first num_experts % world ranks own one more. Local experts ascend with global.
  */
@@ -292,7 +292,7 @@ void road_begin(struct road *road, const struct road_shape *shape, const struct 
   CHECK_EQ_I64(first, tokens->count);
 }
 
-/* ---- Walking ------------------------------------------------------------------------------- */
+/* ---- Walking ---- */
 
 /* Return rows that rank `peer` owes for the rows that `rank` sent it. */
 static int64_t return_rows_from(const struct road *road, const struct road_rank *rank, int32_t peer,
@@ -484,7 +484,7 @@ void road_end(struct road *road) {
   fences_free(&road->fences);
 }
 
-/* ---- Looking ------------------------------------------------------------------------------- */
+/* ---- Looking ---- */
 
 int32_t road_rank_of_token(const struct road *road, int64_t token) {
   int32_t p = 0;

@@ -10,7 +10,7 @@ struct call_options spoil_options(void) {
   return (struct call_options){.own_scratch = true, .max_tokens = 9, .wave_tokens = 9};
 }
 
-/* ---- Routing -------------------------------------------------------------------------------- */
+/* ---- Routing ---- */
 
 /* All tokens name expert 0, but for one slot. */
 static void name_expert(struct layer_call *call, int32_t id) {
@@ -24,7 +24,7 @@ static void id_too_large(struct layer_call *call) { name_expert(call, SPOIL_EXPE
 static void id_below_masked(struct layer_call *call) { name_expert(call, -2); }
 static void id_far_off(struct layer_call *call) { name_expert(call, INT32_MIN); }
 
-/* ---- io ------------------------------------------------------------------------------------- */
+/* ---- io ---- */
 
 static void too_many_tokens(struct layer_call *call) { call->io.num_tokens = 10; }
 static void negative_tokens(struct layer_call *call) { call->io.num_tokens = -1; }
@@ -48,7 +48,7 @@ static void device_memory(struct layer_call *call) { call->io.memory = SY_MEMORY
 static void strange_dtype(struct layer_call *call) { call->io.output_dtype = (sy_dtype)7; }
 static void old_io(struct layer_call *call) { call->io.struct_size = 8; }
 
-/* ---- Plan and scratch ----------------------------------------------------------------------- */
+/* ---- Plan and scratch ---- */
 
 static void small_scratch(struct layer_call *call) { call->scratch_bytes -= 1; }
 static void shifted_scratch(struct layer_call *call) { call->scratch = (char *)call->scratch + 32; }
@@ -79,7 +79,7 @@ static void plan_of_another_shape(struct layer_call *call) {
   other_plan(call, &shape, sy_group_world(call->rank->group), 1);
 }
 
-/* ---- The list ------------------------------------------------------------------------------- */
+/* ---- The list ---- */
 
 static const struct spoil list[] = {
     {"an id too large",

@@ -23,7 +23,7 @@ struct message_table message_table_of(size_t bytes) {
   return table;
 }
 
-/* ---- One exchange --------------------------------------------------------------------------- */
+/* ---- One exchange ---- */
 
 /* Neighbouring keys, ranks and places all give other bytes. */
 static unsigned char pattern(unsigned key, int32_t from, int32_t to, size_t i) {
@@ -122,7 +122,7 @@ static struct message_table random_table(size_t most) {
   return table;
 }
 
-/* ---- Cases ---------------------------------------------------------------------------------- */
+/* ---- Cases ---- */
 
 void case_messages_arrive_whole(struct sy_transport *t) {
   struct message_table table;

@@ -8,7 +8,7 @@
 #include "tests/simt/mbarrier.hpp"
 #endif
 
-/* ---- Named barriers: whole warps, `threads` in all; id 1 to 15 (0 is __syncthreads) ---------- */
+/* ---- Named barriers: whole warps, `threads` in all; id 1 to 15 (0 is __syncthreads) ---- */
 
 SY_DEVICE void sy_barrier_sync(uint32_t id, uint32_t threads SY_SITE) {
 #if SY_PTX_HOST
@@ -28,7 +28,7 @@ SY_DEVICE void sy_barrier_arrive(uint32_t id, uint32_t threads SY_SITE) {
 #endif
 }
 
-/* ---- mbarriers: eight bytes of shared memory -------------------------------------------------
+/* ---- mbarriers: eight bytes of shared memory ----
  * A phase ends when `count` threads have arrived and all bytes announced have landed. The first
  * phase has parity 0, the next 1, then 0 again. */
 
@@ -92,7 +92,7 @@ SY_DEVICE void sy_mbarrier_wait(uint64_t *mbarrier, uint32_t parity SY_SITE) {
   }
 }
 
-/* ---- Fences: the emulator cannot see a missing one -------------------------------------------- */
+/* ---- Fences: the emulator cannot see a missing one ---- */
 
 /* Makes initialised mbarriers known to the unit that performs bulk copies. */
 SY_DEVICE void sy_fence_mbarrier_init() {
@@ -115,7 +115,7 @@ SY_DEVICE void sy_fence_device() {
 #endif
 }
 
-/* ---- Dependent grids: nothing before sm_90, nor unless launched as dependent ------------------- */
+/* ---- Dependent grids: nothing before sm_90, nor unless launched as dependent ---- */
 
 /* Until the grids that this one depends on have ended, and their writes can be seen. */
 SY_DEVICE void sy_grid_wait() {

@@ -17,7 +17,7 @@
 #include "tests/simt/tensor_core.hpp"
 #endif
 
-/* ---- BF16 ----------------------------------------------------------------------------------- */
+/* ---- BF16 ---- */
 
 SY_DEVICE void sy_mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2] SY_SITE) {
 #if SY_PTX_HOST
@@ -45,7 +45,7 @@ SY_DEVICE uint32_t sy_mul_bf16x2(uint32_t x, uint32_t y) {
 #endif
 }
 
-/* ---- FP4, by way of BF16 -------------------------------------------------------------------- */
+/* ---- FP4, by way of BF16 ---- */
 
 /* Codes and scales are put where BF16 has them, then multiplied by the power of two between the
  * exponents' biases: that is exact, and gives the subnormal codes their value. */
@@ -140,7 +140,7 @@ SY_DEVICE void sy_mma_mxfp4_by_bf16(float (&d)[4], const uint32_t (&a)[4], const
   sy_mma_fp4_scaled(d, a, b, pair_a, pair_b SY_AT_SITE);
 }
 
-/* ---- FP4 ------------------------------------------------------------------------------------ */
+/* ---- FP4 ---- */
 
 /* E2M1 with a UE4M3 scale per 16 of k. A scale word holds the four scales of a row or column, byte
  * j for k = 16 j .. 16 j + 15. Row r's word is lane 4 (r % 8) + 2 THREAD_A + r / 8's, column c's is
@@ -189,7 +189,7 @@ SY_DEVICE void sy_mma_mxfp4(float (&d)[4], const uint32_t (&a)[4], const uint32_
 #endif
 }
 
-/* ---- Fragments from shared memory ----------------------------------------------------------- */
+/* ---- Fragments from shared memory ---- */
 
 /* Four matrices of eight rows of 16 bytes: lane l names row l % 8 of matrix l / 8, and gets bytes
  * 4 p .. 4 p + 3 of row g of matrix i in r[i]. */
