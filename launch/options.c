@@ -100,6 +100,8 @@ static void allowed(const struct option_spec *spec, char text[ALLOWED_BYTES]) {
   case OPTION_CHOICE:
     option_list_choices(spec->choices, text, ALLOWED_BYTES);
     break;
+  case OPTION_TEXT:
+    break;
   }
 }
 
@@ -138,6 +140,11 @@ static void default_value(const struct option_spec *spec, const void *values, ch
       snprintf(text, 64, "%s", option_choice_name(spec->choices, *(const int *)value));
     }
     break;
+  case OPTION_TEXT:
+    if (*(const char *const *)value != NULL) {
+      snprintf(text, 64, "%s", *(const char *const *)value);
+    }
+    break;
   }
 }
 
@@ -148,7 +155,9 @@ static void print_option(FILE *out, const struct option_spec *spec, const void *
   char name[64];
   allowed(spec, range);
   default_value(spec, values, standard);
-  snprintf(name, sizeof name, "  --%s %s", spec->name, takes_value(spec) ? spec->value : "");
+  const char letter[] = {'-', spec->letter, ',', ' ', '\0'};
+  snprintf(name, sizeof name, "  %s--%s %s", spec->letter != '\0' ? letter : "", spec->name,
+           takes_value(spec) ? spec->value : "");
   const bool has_default = standard[0] != '\0';
   const bool has_range = range[0] != '\0';
   snprintf(words, sizeof words, "%s%s%s%s%s%s", spec->help, has_range ? " [" : "", range,
@@ -163,7 +172,8 @@ static void print_option(FILE *out, const struct option_spec *spec, const void *
 static void print_help(FILE *out, const struct session *session, const struct option_page *page,
                        const void *values) {
   const struct option_spec help = {.kind = OPTION_SWITCH, .name = "help", .help = "print this"};
-  fprintf(out, "Usage: %s [OPTION]...\n\n", session->command);
+  fprintf(out, "Usage: %s [OPTION]...%s%s\n\n", session->command, page->operands != NULL ? " " : "",
+          page->operands != NULL ? page->operands : "");
   text_wrap(out, 0, page->about);
   for (size_t i = 0; i < page->num_specs; ++i) {
     if (page->specs[i].kind == OPTION_HEADING) {
@@ -174,7 +184,11 @@ static void print_help(FILE *out, const struct session *session, const struct op
   }
   print_option(out, &help, values);
   fprintf(out, "\nExamples:\n%s", page->examples);
-  session_print_exit_codes(out);
+  if (page->exits != NULL) {
+    fprintf(out, "\nExit codes:\n%s", page->exits);
+  } else {
+    session_print_exit_codes(out);
+  }
 }
 
 static int fail_value(struct session *session, const struct option_spec *spec, const char *text,
@@ -258,6 +272,10 @@ static int store(struct session *session, const struct option_spec *spec, const 
     return store_number(session, spec, text, target);
   case OPTION_CHOICE:
     return store_choice(session, spec, text, target);
+  case OPTION_TEXT:
+    *(const char **)target = text;
+    return text[0] != '\0' ? CLI_OK
+                           : session_fail(session, CLI_USAGE, "--%s '' is empty", spec->name);
   }
   return CLI_OK;
 }
@@ -292,17 +310,44 @@ static size_t list_known(const struct option_page *page, struct option *known) {
   return count;
 }
 
+/* getopt's short names: argv is not reordered ("+"), a missing value is told apart (":"). */
+static void list_letters(const struct option_page *page, char letters[2 * OPTIONS_CAPACITY + 3]) {
+  size_t used = 0;
+  letters[used++] = '+';
+  letters[used++] = ':';
+  for (size_t i = 0; i < page->num_specs; ++i) {
+    if (page->specs[i].letter != '\0') {
+      letters[used++] = page->specs[i].letter;
+      if (takes_value(&page->specs[i])) {
+        letters[used++] = ':';
+      }
+    }
+  }
+  letters[used] = '\0';
+}
+
+/* What getopt found as if it had been a long name; '?' and ':' stay. */
+static int long_of(const struct option_page *page, int found) {
+  for (size_t i = 0; i < page->num_specs; ++i) {
+    if (found != '\0' && page->specs[i].letter == found) {
+      return FIRST_VALUE + (int)i;
+    }
+  }
+  return found;
+}
+
 static int fail_spelling(struct session *session, const struct option_page *page, int found,
                          const struct option *known, size_t count, const char *written) {
-  if (optopt < FIRST_VALUE) {
+  const int option = long_of(page, optopt);
+  if (option < FIRST_VALUE) {
     return fail_unknown(session, known, count, written);
   }
-  const size_t index = (size_t)(optopt - FIRST_VALUE);
+  const size_t index = (size_t)(option - FIRST_VALUE);
   char range[ALLOWED_BYTES] = "";
   if (found == ':') {
     allowed(&page->specs[index], range);
-    return session_fail(session, CLI_USAGE, "--%s needs a value; allowed: %s",
-                        page->specs[index].name, range);
+    return session_fail(session, CLI_USAGE, "--%s needs a value%s%s", page->specs[index].name,
+                        range[0] != '\0' ? "; allowed: " : "", range);
   }
   return session_fail(session, CLI_USAGE, "--%s takes no value, but '%.100s' was given",
                       index < page->num_specs ? page->specs[index].name : "help", written);
@@ -313,19 +358,21 @@ int options_parse(struct session *session, const struct option_page *page, int a
   struct option known[OPTIONS_CAPACITY + 1] = {{.name = NULL}};
   assert(page->num_specs < OPTIONS_CAPACITY);
   const size_t count = list_known(page, known);
+  char letters[2 * OPTIONS_CAPACITY + 3];
+  list_letters(page, letters);
   opterr = 0;
   optind = 1;
   for (;;) {
-    const int at = optind; /* "+" below: argv is not reordered, so this holds the option's name */
-    int index = 0;
-    const int found = getopt_long(argc, argv, "+:", known, &index);
+    const int at = optind; /* argv is not reordered, so this holds the option's name */
+    int index = -1;
+    const int found = long_of(page, getopt_long(argc, argv, letters, known, &index));
     if (found == -1) {
       break;
     }
     if (found < FIRST_VALUE) {
       return fail_spelling(session, page, found, known, count, argv[at]);
     }
-    if (strcspn(argv[at] + 2, "=") != strlen(known[index].name)) {
+    if (index >= 0 && strcspn(argv[at] + 2, "=") != strlen(known[index].name)) {
       return fail_unknown(session, known, count, argv[at]);
     }
     if (found == FIRST_VALUE + (int)page->num_specs) {
@@ -339,7 +386,7 @@ int options_parse(struct session *session, const struct option_page *page, int a
       return code;
     }
   }
-  if (optind < argc) {
+  if (optind < argc && page->operands == NULL) {
     return session_fail(session, CLI_USAGE, "unexpected argument '%.100s': %s takes options only",
                         argv[optind], session->command);
   }

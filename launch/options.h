@@ -19,6 +19,7 @@ enum option_kind {
   OPTION_INTEGERS, /* struct value_list, each in [min, max] */
   OPTION_NUMBER,   /* double in [low, high] */
   OPTION_CHOICE,   /* int: one of choices */
+  OPTION_TEXT,     /* const char *: not empty; NULL says that there is no default */
 };
 
 struct option_choice {
@@ -30,6 +31,7 @@ struct option_choice {
  * a default outside the range says that there is none. */
 struct option_spec {
   enum option_kind kind;
+  char letter;       /* a short name too: -n; 0: none */
   const char *name;  /* without dashes; of a heading: its text */
   const char *value; /* what help calls the value */
   const char *help;
@@ -42,6 +44,8 @@ struct option_spec {
 struct option_page {
   const char *about;    /* what the command does */
   const char *examples; /* whole lines */
+  const char *operands; /* what help calls the words behind the options; NULL: none are allowed */
+  const char *exits;    /* whole lines about exit codes; NULL: those of enum cli_code */
   const struct option_spec *specs;
   size_t num_specs;
 };
@@ -49,7 +53,8 @@ struct option_page {
 #define OPTIONS_CAPACITY 40
 
 /* Parses argv[1 ..] into values; num_specs < OPTIONS_CAPACITY. CLI_OK; CLI_DONE when --help was
- * given and printed; CLI_USAGE. */
+ * given and printed; CLI_USAGE. Options end before the first word that is none; operands begin at
+ * argv[optind]. */
 int options_parse(struct session *session, const struct option_page *page, int argc, char **argv,
                   void *values);
 
