@@ -1,6 +1,6 @@
 /* Checkpoints in the Hugging Face layout: config.json, and safetensors in one file or in shards
- * with an index. Files are memory-mapped: bytes are read when a tensor is touched, not before.
- * Needs no group: every rank opens the checkpoint by itself and touches its own experts only. */
+ * with an index. Bytes are read when they are asked for, not before; a file that changes while open,
+ * or cannot be read, is an error and never a signal. Needs no group: every rank opens the checkpoint by itself and touches its own experts only. */
 #ifndef SWITCHYARD_CHECKPOINT_H
 #define SWITCHYARD_CHECKPOINT_H
 
@@ -30,8 +30,7 @@ typedef struct sy_tensor {
   sy_tensor_dtype dtype;
   int32_t num_dims;
   int64_t shape[SY_TENSOR_MAX_DIMS];
-  const void *data; /* in the mapped file; aligned only as the file aligns it */
-  size_t bytes;     /* product of shape * size of dtype */
+  size_t bytes; /* product of shape * size of dtype */
 } sy_tensor;
 #define SY_TENSOR_INIT \
   { .struct_size = sizeof(sy_tensor) }
@@ -46,9 +45,9 @@ typedef struct sy_model_info {
 #define SY_MODEL_INFO_INIT \
   { .struct_size = sizeof(sy_model_info) }
 
-/* sy_checkpoint_open: maps the checkpoint in directory `path`, or one .safetensors file (then there
+/* sy_checkpoint_open: opens the checkpoint in directory `path`, or one .safetensors file (then there
  * is no config: tensors only). shapes: none. memory: host. units: none. ownership: the caller
- * closes it; tensors point into it. order: none. scope: local. threads: any; after opening, reads
+ * closes it. order: none. scope: local. threads: any; after opening, reads
  * may run concurrently. errors: IO, FORMAT, UNSUPPORTED (unknown family: lists those known),
  * MEMORY; sy_last_error(NULL) names file, tensor or key, found and expected. */
 SY_API sy_status sy_checkpoint_open(const char *path, sy_checkpoint **checkpoint_out);
@@ -66,10 +65,18 @@ SY_API sy_status sy_checkpoint_number(const sy_checkpoint *checkpoint, const cha
                                       double *value_out);
 
 /* sy_checkpoint_tensor: finds a tensor by its full name.
- *   shapes: as the file says. memory: host, mapped. units: bytes. ownership: the checkpoint's.
+ *   shapes: as the file says. memory: none. units: bytes. ownership: none.
  *   order: none. scope: local. threads: any. errors: FORMAT (no such tensor). */
 SY_API sy_status sy_checkpoint_tensor(const sy_checkpoint *checkpoint, const char *name,
                                       sy_tensor *tensor_out);
+
+/* sy_checkpoint_read: reads bytes [offset, offset + bytes) of a tensor into buffer.
+ *   shapes: row-major. memory: host. units: bytes. ownership: the buffer is the caller's; its
+ *   contents are undefined after a failure. order: none. scope: local. threads: any.
+ *   errors: FORMAT (no such tensor), ARGUMENT (beyond its end), IO (cannot be read, or the file was
+ *   written to since it was opened). */
+SY_API sy_status sy_checkpoint_read(const sy_checkpoint *checkpoint, const char *name,
+                                    size_t offset, void *buffer, size_t bytes);
 
 /* sy_layer_load_checkpoint: loads this rank's experts of model layer `layer_idx` into a layer whose
  * shape has the checkpoint's sizes and any mode; reads only these experts' bytes. The group's
@@ -77,7 +84,7 @@ SY_API sy_status sy_checkpoint_tensor(const sy_checkpoint *checkpoint, const cha
  *   shapes: from the checkpoint. memory: host. units: none. ownership: the checkpoint may be closed
  *   afterwards. order: none. scope: local. threads: serial per group.
  *   errors: FORMAT (a tensor missing, or of another shape or dtype: names it), ARGUMENT (layer
- * index, shape that contradicts the checkpoint), IO (file truncated while mapped). */
+ * index, shape that contradicts the checkpoint), IO (cannot be read, or changed while open). */
 SY_API sy_status sy_layer_load_checkpoint(sy_layer *layer, const sy_checkpoint *checkpoint,
                                           int32_t layer_idx);
 

@@ -157,6 +157,28 @@ TEST(an_index_that_leads_elsewhere_is_refused) {
   written_model_destroy(model);
 }
 
+/* A path in the index may not lead out of the folder, but a file there may be a link: the cache of
+ * the Hugging Face hub is made of links. */
+TEST(shards_may_be_links) {
+  struct written_model *model = written_model_create(&sizes);
+  struct written_model *blobs = written_model_create(&sizes);
+  written_model_save(model, 2);
+  for (int shard = 1; shard <= 2; ++shard) {
+    char name[64], here[512];
+    snprintf(name, sizeof name, "model-%05d-of-00002.safetensors", shard);
+    snprintf(here, sizeof here, "%s", written_path(model, name));
+    CHECK(rename(here, written_path(blobs, name)) == 0);
+    CHECK(symlink(written_path(blobs, name), here) == 0);
+  }
+  sy_checkpoint *checkpoint = NULL;
+  CHECK_OK(sy_checkpoint_open(model->folder, &checkpoint));
+  sy_checkpoint_close(checkpoint);
+  CHECK(unlink(written_path(blobs, "model-00002-of-00002.safetensors")) == 0);
+  CHECK_REFUSED(model, SY_ERR_IO, "model-00002-of-00002.safetensors", "No such file");
+  written_model_destroy(blobs);
+  written_model_destroy(model);
+}
+
 TEST(a_bad_index_is_refused) {
   static const struct {
     const char *text;

@@ -1,7 +1,9 @@
 /* Loading a layer from a checkpoint: the same weights as given by hand, or a sentence. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "runtime/checkpoint/checkpoint.h"
@@ -339,44 +341,81 @@ TEST(a_file_cut_while_open_is_an_error) {
   if (set_up_spoilt(&bench, written_model_create(&sizes))) {
     const char *path = written_path(bench.model, "model.safetensors");
     CHECK(truncate(path, 100) == 0);
-    CHECK_LOAD_FAILS(&bench, 0, SY_ERR_IO, path, "tensor 'model.layers.0", "found 100 bytes",
-                     "expected");
+    CHECK_LOAD_FAILS(&bench, 0, SY_ERR_IO, path, "tensor 'model.layers.0", "has changed while open",
+                     "found 100 bytes", "expected");
   }
   tear_down(&bench);
 }
 
-/* Not under an emulator that lets any advice pass, even one that does not exist. */
-static bool kernel_can_fault_in(void) {
-  const int nonsense = 0x5EED;
-  char byte = 0;
-  const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-  char *const start = &byte - (uintptr_t)&byte % page;
-  return madvise(start, 1, MADV_POPULATE_READ) == 0 && madvise(start, 1, nonsense) != 0;
+/* As long as before, and still readable: only the time of writing tells. The clock of files is
+ * coarse, so that the case sets the time itself. */
+TEST(a_file_written_to_while_open_is_an_error) {
+  struct bench bench;
+  if (set_up_spoilt(&bench, written_model_create(&sizes))) {
+    const char *path = written_path(bench.model, "model.safetensors");
+    const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 1000, .tv_nsec = 7}};
+    CHECK(utimensat(AT_FDCWD, path, times, 0) == 0);
+    CHECK_LOAD_FAILS(&bench, 0, SY_ERR_IO, path, "tensor 'model.layers.0", "has changed while open",
+                     "found it written to at 1000.000000007");
+  }
+  tear_down(&bench);
 }
 
-/* The moment between the size check and the first touch: with a size check that is content, pages
- * that are gone are still an error and not a signal. */
-TEST(a_page_that_cannot_be_read_is_an_error) {
-  if (!kernel_can_fault_in()) {
-    SKIP("this kernel has no MADV_POPULATE_READ");
+/* Downloads and converters write under another name and rename: who has the old file open keeps
+ * reading it. */
+TEST(a_file_replaced_while_open_is_read_as_it_was) {
+  struct bench bench;
+  if (set_up_spoilt(&bench, written_model_create(&sizes))) {
+    char path[512];
+    snprintf(path, sizeof path, "%s", written_path(bench.model, "model.safetensors"));
+    written_file_save(bench.model, "other", "shorter", 7);
+    CHECK(rename(written_path(bench.model, "other"), path) == 0);
+    if (CHECK_OK(sy_layer_load_checkpoint(bench.layer, bench.checkpoint, 0))) {
+      check_weights(&bench, 0);
+    }
   }
-  struct written_model *model = written_model_create(&(struct written_sizes){0});
-  const int64_t shape[] = {1 << 20};
-  written_tensor_add(model, "big", "U8", 1, shape, 1 << 20, NULL);
-  written_tensors_save(model, 1);
-  const char *path = written_path(model, "model.safetensors");
-  sy_checkpoint *checkpoint = NULL;
-  if (CHECK_OK(sy_checkpoint_open(path, &checkpoint))) {
-    struct sy_safetensors cut = *checkpoint->files[0];
-    const struct sy_safetensors_entry *big = sy_safetensors_find(&cut, "big");
-    CHECK_OK(sy_safetensors_fetch(&cut, big));
-    cut.file_bytes = 1 << 16;
-    CHECK(truncate(path, 1 << 16) == 0);
-    CHECK_FAILS(sy_safetensors_fetch(&cut, big), NULL, SY_ERR_IO, path, "tensor 'big'",
-                "cannot be read");
+  tear_down(&bench);
+}
+
+/* What the disk does to a read: the linker leads the library's calls here. */
+static enum { READS_WELL, READS_IN_PIECES, READS_FAIL } reading = READS_WELL;
+static int reads;
+
+ssize_t __real_pread(int fd, void *buffer, size_t bytes, off_t offset);
+ssize_t __wrap_pread(int fd, void *buffer, size_t bytes, off_t offset);
+
+ssize_t __wrap_pread(int fd, void *buffer, size_t bytes, off_t offset) {
+  ++reads;
+  if (reading == READS_FAIL || (reading == READS_IN_PIECES && reads % 2 == 0)) {
+    errno = reading == READS_FAIL ? EIO : EINTR;
+    return -1;
   }
-  sy_checkpoint_close(checkpoint);
-  written_model_destroy(model);
+  return __real_pread(fd, buffer, reading == READS_WELL || bytes < 100 ? bytes : 100, offset);
+}
+
+TEST(a_disk_that_fails_is_named) {
+  struct bench bench;
+  if (set_up_spoilt(&bench, written_model_create(&sizes))) {
+    reading = READS_FAIL;
+    CHECK_LOAD_FAILS(&bench, 0, SY_ERR_IO, "model.safetensors: tensor 'model.layers.0",
+                     "cannot be read: Input/output error");
+    reading = READS_WELL;
+    CHECK_OK(sy_layer_load_checkpoint(bench.layer, bench.checkpoint, 0));
+  }
+  tear_down(&bench);
+}
+
+TEST(reads_in_pieces_are_put_together) {
+  struct bench bench;
+  if (set_up_spoilt(&bench, written_model_create(&sizes))) {
+    reading = READS_IN_PIECES;
+    if (CHECK_OK(sy_layer_load_checkpoint(bench.layer, bench.checkpoint, 0))) {
+      CHECK(reads > 2 * 3 * sizes.experts);
+      check_weights(&bench, 0);
+    }
+    reading = READS_WELL;
+  }
+  tear_down(&bench);
 }
 
 /* ---- The shipped checkpoint ---- */

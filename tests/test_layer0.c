@@ -55,8 +55,7 @@ static void *copy_tensor(struct subject *s, const sy_checkpoint *checkpoint, con
     return NULL;
   }
   void *copy = fences_alloc(&s->fences, tensor.bytes, name);
-  memcpy(copy, tensor.data, tensor.bytes);
-  return copy;
+  return CHECK_OK(sy_checkpoint_read(checkpoint, name, 0, copy, tensor.bytes)) ? copy : NULL;
 }
 
 static bool open_subject(struct subject *s) {

@@ -32,9 +32,9 @@ static void write_shape(const int64_t *shape, int32_t num_dims, char *text, size
   }
 }
 
-/* Finds a BF16 tensor of this shape; on failure *data_out stays as it is. */
-static enum lm_exit find(const struct source *source, const char *name, const int64_t *shape,
-                         int32_t num_dims, const void **data_out) {
+/* Reads a BF16 tensor of this shape; to be freed. */
+static enum lm_exit read_tensor(const struct source *source, const char *name, const int64_t *shape,
+                                int32_t num_dims, uint16_t **data_out) {
   char full[128];
   if (source->layer < 0) {
     snprintf(full, sizeof full, "%s.weight", name);
@@ -42,7 +42,7 @@ static enum lm_exit find(const struct source *source, const char *name, const in
     snprintf(full, sizeof full, "model.layers.%d.%s.weight", source->layer, name);
   }
   sy_tensor tensor = SY_TENSOR_INIT;
-  const sy_status status = sy_checkpoint_tensor(source->checkpoint, full, &tensor);
+  sy_status status = sy_checkpoint_tensor(source->checkpoint, full, &tensor);
   if (status != SY_OK) {
     return lm_fail_status(source->team, status, LM_INPUT, "loading the model");
   }
@@ -55,19 +55,30 @@ static enum lm_exit find(const struct source *source, const char *name, const in
         source->team, LM_INPUT, "loading the model: tensor %s is %s %s; expected BF16 %s", full,
         tensor.dtype == SY_TENSOR_BF16 ? "BF16" : "not BF16, but of shape", found, expected);
   }
-  *data_out = tensor.data;
+  uint16_t *data = malloc(tensor.bytes);
+  if (data == NULL) {
+    return fail_memory(source->team, full);
+  }
+  status = sy_checkpoint_read(source->checkpoint, full, 0, data, tensor.bytes);
+  if (status != SY_OK) {
+    free(data);
+    return lm_fail_status(source->team, status, LM_INPUT, "loading the model");
+  }
+  *data_out = data;
   return LM_OK;
 }
 
 static enum lm_exit load_linear(const struct source *source, const char *name, int32_t out,
                                 int32_t in, struct lm_linear *linear) {
   const int64_t shape[2] = {out, in};
-  const void *data = NULL;
-  const enum lm_exit code = find(source, name, shape, 2, &data);
-  if (data == NULL) {
+  uint16_t *data = NULL;
+  const enum lm_exit code = read_tensor(source, name, shape, 2, &data);
+  if (code != LM_OK) {
     return code;
   }
-  if (!lm_linear_create(linear, data, out, in)) {
+  const bool created = lm_linear_create(linear, data, out, in);
+  free(data);
+  if (!created) {
     return fail_memory(source->team, name);
   }
   lm_progress_add(source->loading, (uint64_t)out * (uint64_t)in * BF16_BYTES);
@@ -78,21 +89,20 @@ static enum lm_exit load_linear(const struct source *source, const char *name, i
 static enum lm_exit load_rows(const struct source *source, const char *name, int32_t rows,
                               int32_t columns, float **values_out) {
   const int64_t shape[2] = {rows, columns};
-  const void *data = NULL;
-  const enum lm_exit code =
-      rows == 1 ? find(source, name, shape + 1, 1, &data) : find(source, name, shape, 2, &data);
-  if (data == NULL) {
+  uint16_t *data = NULL;
+  const enum lm_exit code = rows == 1 ? read_tensor(source, name, shape + 1, 1, &data)
+                                      : read_tensor(source, name, shape, 2, &data);
+  if (code != LM_OK) {
     return code;
   }
   const int64_t count = (int64_t)rows * columns;
   float *values = malloc((size_t)count * sizeof *values);
+  for (int64_t i = 0; values != NULL && i < count; ++i) {
+    values[i] = lm_bf16_to_f32(data[i]);
+  }
+  free(data);
   if (values == NULL) {
     return fail_memory(source->team, name);
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    uint16_t bits;
-    memcpy(&bits, (const char *)data + i * BF16_BYTES, sizeof bits);
-    values[i] = lm_bf16_to_f32(bits);
   }
   *values_out = values;
   lm_progress_add(source->loading, (uint64_t)count * BF16_BYTES);

@@ -16,9 +16,8 @@
 
 #define ROWS_TOGETHER 4 /* so many rows share each load of a panel's weights */
 
-bool lm_linear_create(struct lm_linear *linear, const void *weights, int32_t out, int32_t in) {
+bool lm_linear_create(struct lm_linear *linear, const uint16_t *weights, int32_t out, int32_t in) {
   const int64_t num_panels = (out + LM_PANEL - 1) / LM_PANEL;
-  const unsigned char *source = weights;
   uint16_t *panels = calloc((size_t)(num_panels * in), LM_PANEL * sizeof *panels);
   if (panels == NULL) {
     return false;
@@ -26,7 +25,7 @@ bool lm_linear_create(struct lm_linear *linear, const void *weights, int32_t out
   for (int64_t o = 0; o < out; ++o) {
     uint16_t *column = panels + o / LM_PANEL * in * LM_PANEL + o % LM_PANEL;
     for (int64_t i = 0; i < in; ++i) {
-      memcpy(column + i * LM_PANEL, source + (o * in + i) * 2, 2);
+      column[i * LM_PANEL] = weights[o * in + i];
     }
   }
   *linear = (struct lm_linear){.in = in, .out = out, .panels = panels};

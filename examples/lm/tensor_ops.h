@@ -21,8 +21,8 @@ struct lm_linear {
   uint16_t *panels; /* bf16 [ceil(out / LM_PANEL), in, LM_PANEL], padded with zeros */
 };
 
-/* Takes row-major weights bf16 [out, in], aligned to anything. False: out of memory. */
-bool lm_linear_create(struct lm_linear *linear, const void *weights, int32_t out, int32_t in);
+/* Takes row-major weights bf16 [out, in]. False: out of memory. */
+bool lm_linear_create(struct lm_linear *linear, const uint16_t *weights, int32_t out, int32_t in);
 void lm_linear_destroy(struct lm_linear *linear);
 
 /* x f32 [rows, in] -> y f32 [rows, out] */

@@ -196,3 +196,24 @@ sy_status sy_checkpoint_tensor(const sy_checkpoint *checkpoint, const char *name
   tensor_out->struct_size = struct_size;
   return SY_OK;
 }
+
+sy_status sy_checkpoint_read(const sy_checkpoint *checkpoint, const char *name, size_t offset,
+                             void *buffer, size_t bytes) {
+  if (checkpoint == NULL || name == NULL || buffer == NULL) {
+    return sy_fail(SY_ERR_ARGUMENT, "sy_checkpoint_read: %s is NULL",
+                   checkpoint == NULL ? "checkpoint"
+                   : name == NULL     ? "name"
+                                      : "buffer");
+  }
+  const struct sy_checkpoint_tensor *found = sy_checkpoint_find(checkpoint, name);
+  if (found == NULL) {
+    return SY_ERR_FORMAT;
+  }
+  const size_t size = found->entry->tensor.bytes;
+  if (offset > size || bytes > size - offset) {
+    return sy_fail(SY_ERR_ARGUMENT,
+                   "%s: tensor '%s': %zu bytes at offset %zu asked for; it has %zu",
+                   sy_path_shown(found->file->path), name, bytes, offset, size);
+  }
+  return sy_safetensors_read(found->file, found->entry, offset, buffer, bytes);
+}

@@ -38,7 +38,11 @@ bool sy_path_exists(const char *path) {
   return stat(path, &info) == 0;
 }
 
-sy_status sy_file_open(const char *path, int *fd_out, size_t *bytes_out) {
+static struct sy_file_version version_of(const struct stat *info) {
+  return (struct sy_file_version){.bytes = (size_t)info->st_size, .modified = info->st_mtim};
+}
+
+sy_status sy_file_open(const char *path, int *fd_out, struct sy_file_version *version_out) {
   /* O_NONBLOCK: opening a pipe without a writer would wait for one. */
   const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) {
@@ -56,11 +60,32 @@ sy_status sy_file_open(const char *path, int *fd_out, size_t *bytes_out) {
                    S_ISDIR(info.st_mode) ? "directory" : "pipe, socket or device");
   }
   *fd_out = fd;
-  *bytes_out = (size_t)info.st_size;
+  *version_out = version_of(&info);
   return SY_OK;
 }
 
-sy_status sy_file_read_at(int fd, const char *path, size_t offset, void *buffer, size_t bytes) {
+sy_status sy_file_check_unchanged(int fd, const char *where, const struct sy_file_version *opened) {
+  struct stat info;
+  if (fstat(fd, &info) != 0) {
+    return sy_fail(SY_ERR_IO, "%s: the file cannot be examined: %s", where, strerror(errno));
+  }
+  const struct sy_file_version now = version_of(&info);
+  if (now.bytes != opened->bytes) {
+    return sy_fail(SY_ERR_IO, "%s: the file has changed while open: found %zu bytes, expected %zu",
+                   where, now.bytes, opened->bytes);
+  }
+  if (now.modified.tv_sec != opened->modified.tv_sec ||
+      now.modified.tv_nsec != opened->modified.tv_nsec) {
+    return sy_fail(SY_ERR_IO,
+                   "%s: the file has changed while open: found it written to at %lld.%09ld, "
+                   "expected at %lld.%09ld s",
+                   where, (long long)now.modified.tv_sec, now.modified.tv_nsec,
+                   (long long)opened->modified.tv_sec, opened->modified.tv_nsec);
+  }
+  return SY_OK;
+}
+
+sy_status sy_file_read_at(int fd, const char *where, size_t offset, void *buffer, size_t bytes) {
   size_t done = 0;
   while (done < bytes) {
     const ssize_t got = pread(fd, (char *)buffer + done, bytes - done, (off_t)(offset + done));
@@ -68,12 +93,12 @@ sy_status sy_file_read_at(int fd, const char *path, size_t offset, void *buffer,
       continue;
     }
     if (got < 0) {
-      return sy_fail(SY_ERR_IO, "%s: cannot be read: %s", sy_path_shown(path), strerror(errno));
+      return sy_fail(SY_ERR_IO, "%s: cannot be read: %s", where, strerror(errno));
     }
     if (got == 0) {
       return sy_fail(SY_ERR_IO,
-                     "%s: ends at byte %zu while it is read; expected at least %zu bytes",
-                     sy_path_shown(path), offset + done, offset + bytes);
+                     "%s: the file ends at byte %zu while it is read; expected at least %zu bytes",
+                     where, offset + done, offset + bytes);
     }
     done += (size_t)got;
   }
@@ -82,8 +107,9 @@ sy_status sy_file_read_at(int fd, const char *path, size_t offset, void *buffer,
 
 sy_status sy_file_read(const char *path, size_t max_bytes, char **text_out, size_t *bytes_out) {
   int fd = -1;
-  size_t bytes = 0;
-  SY_TRY(sy_file_open(path, &fd, &bytes));
+  struct sy_file_version version;
+  SY_TRY(sy_file_open(path, &fd, &version));
+  const size_t bytes = version.bytes;
   if (bytes > max_bytes) {
     close(fd);
     return sy_fail(SY_ERR_FORMAT, "%s: has %zu bytes; allowed: at most %zu", sy_path_shown(path),
@@ -94,7 +120,7 @@ sy_status sy_file_read(const char *path, size_t max_bytes, char **text_out, size
     close(fd);
     return sy_fail(SY_ERR_MEMORY, "%s: no memory for its %zu bytes", sy_path_shown(path), bytes);
   }
-  const sy_status status = sy_file_read_at(fd, path, 0, text, bytes);
+  const sy_status status = sy_file_read_at(fd, sy_path_shown(path), 0, text, bytes);
   close(fd);
   if (status != SY_OK) {
     sy_free(text);

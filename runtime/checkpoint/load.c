@@ -116,23 +116,22 @@ static sy_status check_model_layer(const sy_checkpoint *checkpoint, int32_t laye
   return SY_OK;
 }
 
-static bool is_finite(const sy_tensor *tensor) {
+static bool is_finite(const uint16_t *values, size_t bytes) {
   bool finite = true;
-  for (size_t i = 0; finite && i < tensor->bytes; i += sizeof(uint16_t)) {
-    uint16_t value;
-    memcpy(&value, (const char *)tensor->data + i, sizeof value);
-    finite = sy_is_finite(sy_bf16_to_f32(value));
+  for (size_t i = 0; finite && i < bytes / sizeof *values; ++i) {
+    finite = sy_is_finite(sy_bf16_to_f32(values[i]));
   }
   return finite;
 }
 
 /* sy_layer_load_expert says what is wrong; where the weights came from is known here. */
-static sy_status fail_expert(const struct expert *expert, sy_status status) {
+static sy_status fail_expert(const struct expert *expert, void *const values[SY_NUM_PROJECTIONS],
+                             sy_status status) {
   char text[SY_ERROR_TEXT_BYTES]; /* sy_fail overwrites what sy_last_error points to */
   snprintf(text, sizeof text, "%s", sy_last_error(NULL));
   const struct sy_checkpoint_tensor *culprit = expert->tensors[0];
   for (int p = SY_NUM_PROJECTIONS - 1; p >= 0; --p) {
-    if (!is_finite(&expert->tensors[p]->entry->tensor)) {
+    if (!is_finite(values[p], expert->tensors[p]->entry->tensor.bytes)) {
       culprit = expert->tensors[p];
     }
   }
@@ -140,31 +139,22 @@ static sy_status fail_expert(const struct expert *expert, sy_status status) {
                  text);
 }
 
-/* The tensor's values, aligned: a header of odd length puts its data at odd addresses, and then
- * *copy_out, to be freed, holds them. */
-static sy_status fetch(const struct sy_checkpoint_tensor *tensor, void **copy_out,
-                       const void **values_out) {
-  const sy_tensor *found = &tensor->entry->tensor;
-  SY_TRY(sy_safetensors_fetch(tensor->file, tensor->entry));
-  if ((uintptr_t)found->data % sizeof(uint16_t) == 0) {
-    *values_out = found->data;
-    return SY_OK;
-  }
-  void *copy = sy_alloc(found->bytes);
-  if (copy == NULL) {
+/* The tensor's values, to be freed. */
+static sy_status fetch(const struct sy_checkpoint_tensor *tensor, void **values_out) {
+  const size_t bytes = tensor->entry->tensor.bytes;
+  *values_out = sy_alloc(bytes);
+  if (*values_out == NULL) {
     return sy_fail(SY_ERR_MEMORY, "%s: tensor '%s': no memory for its %zu bytes",
-                   sy_path_shown(tensor->file->path), tensor->name, found->bytes);
+                   sy_path_shown(tensor->file->path), tensor->name, bytes);
   }
-  *values_out = *copy_out = memcpy(copy, found->data, found->bytes);
-  return SY_OK;
+  return sy_safetensors_read(tensor->file, tensor->entry, 0, *values_out, bytes);
 }
 
 static sy_status load_expert(sy_layer *layer, const struct expert *expert) {
-  const void *values[SY_NUM_PROJECTIONS] = {NULL};
-  void *copies[SY_NUM_PROJECTIONS] = {NULL};
+  void *values[SY_NUM_PROJECTIONS] = {NULL};
   sy_status status = SY_OK;
   for (int p = 0; p < SY_NUM_PROJECTIONS && status == SY_OK; ++p) {
-    status = fetch(expert->tensors[p], &copies[p], &values[p]);
+    status = fetch(expert->tensors[p], &values[p]);
   }
   if (status == SY_OK) {
     sy_expert_weights weights = SY_EXPERT_WEIGHTS_INIT;
@@ -173,10 +163,10 @@ static sy_status load_expert(sy_layer *layer, const struct expert *expert) {
     weights.up = values[SY_UP];
     weights.down = values[SY_DOWN];
     status = sy_layer_load_expert(layer, expert->local_expert, &weights);
-    status = status == SY_OK ? SY_OK : fail_expert(expert, status);
+    status = status == SY_OK ? SY_OK : fail_expert(expert, values, status);
   }
   for (int p = 0; p < SY_NUM_PROJECTIONS; ++p) {
-    sy_free(copies[p]);
+    sy_free(values[p]);
   }
   return status;
 }

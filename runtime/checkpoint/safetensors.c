@@ -1,15 +1,11 @@
 #include "runtime/checkpoint/safetensors.h"
 
-#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include "runtime/checkpoint/file.h"
 #include "runtime/memory.h"
 #include "runtime/status.h"
 
@@ -76,9 +72,9 @@ static sy_status read_shape(const char *where, const json_t *object, sy_tensor *
   return SY_OK;
 }
 
-/* The offsets must lie within the data; tensor->bytes becomes their distance. */
-static sy_status read_offsets(const char *where, const json_t *object, size_t data_bytes,
-                              size_t *begin_out, sy_tensor *tensor) {
+/* The offsets must lie within the data, which begins at data_offset of the file. */
+static sy_status read_offsets(const char *where, const json_t *object, size_t data_offset,
+                              size_t data_bytes, struct sy_safetensors_entry *entry) {
   const json_t *offsets = NULL;
   SY_TRY(sy_json_array(where, object, "data_offsets", &offsets));
   if (json_array_size(offsets) != 2) {
@@ -96,8 +92,8 @@ static sy_status read_offsets(const char *where, const json_t *object, size_t da
         "short, or its header is wrong",
         where, (long long)end, data_bytes);
   }
-  *begin_out = (size_t)begin;
-  tensor->bytes = (size_t)(end - begin);
+  entry->begin = data_offset + (size_t)begin;
+  entry->tensor.bytes = (size_t)(end - begin);
   return SY_OK;
 }
 
@@ -127,14 +123,12 @@ static sy_status read_entry(const struct sy_safetensors *file, size_t data_offse
     return sy_fail(SY_ERR_FORMAT, "%s: is %s; expected an object", where,
                    sy_json_show(object, shown));
   }
-  size_t begin = 0;
   SY_TRY(read_dtype(where, object, entry));
   SY_TRY(read_shape(where, object, &entry->tensor));
-  SY_TRY(read_offsets(where, object, file->file_bytes - data_offset, &begin, &entry->tensor));
+  SY_TRY(read_offsets(where, object, data_offset, file->version.bytes - data_offset, entry));
   if (entry->unknown_dtype[0] == '\0') {
     SY_TRY(check_size(where, &entry->tensor));
   }
-  entry->tensor.data = (const unsigned char *)file->map + data_offset + begin;
   return SY_OK;
 }
 
@@ -182,12 +176,12 @@ static sy_status read_entries(struct sy_safetensors *file, size_t data_offset, j
 }
 
 static int by_position(const void *a, const void *b) {
-  const sy_tensor *x = &((const struct sy_safetensors_entry *)a)->tensor;
-  const sy_tensor *y = &((const struct sy_safetensors_entry *)b)->tensor;
-  if (x->data != y->data) {
-    return (const char *)x->data < (const char *)y->data ? -1 : 1;
+  const struct sy_safetensors_entry *x = a;
+  const struct sy_safetensors_entry *y = b;
+  if (x->begin != y->begin) {
+    return x->begin < y->begin ? -1 : 1;
   }
-  return (x->bytes > y->bytes) - (x->bytes < y->bytes);
+  return (x->tensor.bytes > y->tensor.bytes) - (x->tensor.bytes < y->tensor.bytes);
 }
 
 static int by_name(const void *a, const void *b) {
@@ -199,13 +193,12 @@ static int by_name(const void *a, const void *b) {
  */
 static sy_status check_cover(struct sy_safetensors *file, size_t data_offset) {
   const char *const shown = sy_path_shown(file->path);
-  const char *const data = (const char *)file->map + data_offset;
-  const size_t data_bytes = file->file_bytes - data_offset;
+  const size_t data_bytes = file->version.bytes - data_offset;
   size_t end = 0;
   qsort(file->entries, file->num_entries, sizeof *file->entries, by_position);
   for (size_t i = 0; i < file->num_entries; ++i) {
     const struct sy_safetensors_entry *entry = &file->entries[i];
-    const size_t begin = (size_t)((const char *)entry->tensor.data - data);
+    const size_t begin = entry->begin - data_offset;
     if (begin < end) {
       return sy_fail(SY_ERR_FORMAT,
                      "%s: tensor '%s': begins at %zu, inside a tensor before it; expected %zu",
@@ -228,21 +221,22 @@ static sy_status check_cover(struct sy_safetensors *file, size_t data_offset) {
 
 static sy_status read_header_length(const struct sy_safetensors *file, size_t *bytes_out) {
   const char *const shown = sy_path_shown(file->path);
+  const size_t file_bytes = file->version.bytes;
   unsigned char length[LENGTH_BYTES];
-  if (file->file_bytes < LENGTH_BYTES) {
+  if (file_bytes < LENGTH_BYTES) {
     return sy_fail(SY_ERR_FORMAT, "%s: has %zu bytes; expected at least the %d of a header length",
-                   shown, file->file_bytes, LENGTH_BYTES);
+                   shown, file_bytes, LENGTH_BYTES);
   }
-  SY_TRY(sy_file_read_at(file->fd, file->path, 0, length, sizeof length));
+  SY_TRY(sy_file_read_at(file->fd, shown, 0, length, sizeof length));
   uint64_t bytes = 0;
   for (int i = LENGTH_BYTES - 1; i >= 0; --i) {
     bytes = bytes << 8 | length[i];
   }
-  if (bytes > file->file_bytes - LENGTH_BYTES) {
+  if (bytes > file_bytes - LENGTH_BYTES) {
     return sy_fail(SY_ERR_FORMAT,
                    "%s: header length %llu; expected at most %zu, what the file holds after it: it "
                    "is cut short, or no safetensors file",
-                   shown, (unsigned long long)bytes, file->file_bytes - LENGTH_BYTES);
+                   shown, (unsigned long long)bytes, file_bytes - LENGTH_BYTES);
   }
   if (bytes > SY_SAFETENSORS_MAX_HEADER_BYTES) {
     return sy_fail(SY_ERR_FORMAT, "%s: header length %llu; allowed: at most %zu", shown,
@@ -252,7 +246,6 @@ static sy_status read_header_length(const struct sy_safetensors *file, size_t *b
   return SY_OK;
 }
 
-/* The header is read, not mapped: a file that shrinks meanwhile is then an error, not a signal. */
 static sy_status read_header(const struct sy_safetensors *file, size_t *data_offset_out,
                              json_t **header_out) {
   size_t bytes = 0;
@@ -264,7 +257,7 @@ static sy_status read_header(const struct sy_safetensors *file, size_t *data_off
   }
   char where[WHERE_BYTES];
   snprintf(where, sizeof where, "%s: header", sy_path_shown(file->path));
-  sy_status status = sy_file_read_at(file->fd, file->path, LENGTH_BYTES, text, bytes);
+  sy_status status = sy_file_read_at(file->fd, where, LENGTH_BYTES, text, bytes);
   if (status == SY_OK) {
     status = sy_json_parse(where, text, bytes, "{{[", header_out);
   }
@@ -275,18 +268,11 @@ static sy_status read_header(const struct sy_safetensors *file, size_t *data_off
 
 static sy_status open_file(const char *path, struct sy_safetensors *file) {
   SY_TRY(sy_path_join(NULL, path, &file->path));
-  SY_TRY(sy_file_open(path, &file->fd, &file->file_bytes));
+  SY_TRY(sy_file_open(path, &file->fd, &file->version));
   size_t data_offset = 0;
   json_t *header = NULL;
   SY_TRY(read_header(file, &data_offset, &header));
-  sy_status status = SY_OK;
-  void *map = mmap(NULL, file->file_bytes, PROT_READ, MAP_PRIVATE, file->fd, 0);
-  if (map == MAP_FAILED) {
-    status = sy_fail(SY_ERR_IO, "%s: cannot be mapped: %s", sy_path_shown(path), strerror(errno));
-  } else {
-    file->map = map;
-    status = read_entries(file, data_offset, header);
-  }
+  const sy_status status = read_entries(file, data_offset, header);
   json_decref(header);
   SY_TRY(status);
   return check_cover(file, data_offset);
@@ -311,9 +297,6 @@ void sy_safetensors_close(struct sy_safetensors *file) {
   if (file == NULL) {
     return;
   }
-  if (file->map != NULL) {
-    munmap(file->map, file->file_bytes);
-  }
   if (file->fd >= 0) {
     close(file->fd);
   }
@@ -329,32 +312,13 @@ const struct sy_safetensors_entry *sy_safetensors_find(const struct sy_safetenso
   return bsearch(&key, file->entries, file->num_entries, sizeof key, by_name);
 }
 
-/* Faults the pages in and reports what would have been a SIGBUS: a failing disk, or a file that
- * shrinks right now. Linux before 5.14 does not know how; there the size check has to do. */
-static bool can_fault_in(const struct sy_safetensors *file, const sy_tensor *tensor) {
-  const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-  const size_t begin = (size_t)((const char *)tensor->data - (const char *)file->map);
-  const size_t first = begin / page * page;
-  int result;
-  do {
-    result = madvise((char *)file->map + first, begin + tensor->bytes - first, MADV_POPULATE_READ);
-  } while (result != 0 && errno == EINTR);
-  return result == 0 || errno == EINVAL;
-}
-
-sy_status sy_safetensors_fetch(const struct sy_safetensors *file,
-                               const struct sy_safetensors_entry *entry) {
-  struct stat info;
-  if (fstat(file->fd, &info) == 0 && (size_t)info.st_size != file->file_bytes) {
-    return sy_fail(SY_ERR_IO,
-                   "%s: tensor '%s': the file has changed while open: found %lld bytes, expected "
-                   "%zu",
-                   sy_path_shown(file->path), entry->name, (long long)info.st_size,
-                   file->file_bytes);
-  }
-  if (!can_fault_in(file, &entry->tensor)) {
-    return sy_fail(SY_ERR_IO, "%s: tensor '%s': cannot be read: %s", sy_path_shown(file->path),
-                   entry->name, strerror(errno));
-  }
-  return SY_OK;
+sy_status sy_safetensors_read(const struct sy_safetensors *file,
+                              const struct sy_safetensors_entry *entry, size_t offset, void *buffer,
+                              size_t bytes) {
+  char where[WHERE_BYTES];
+  snprintf(where, sizeof where, "%s: tensor '%s'", sy_path_shown(file->path), entry->name);
+  const sy_status status = sy_file_read_at(file->fd, where, entry->begin + offset, buffer, bytes);
+  /* Afterwards: what was read before a change is what the file said when it was opened. */
+  SY_TRY(sy_file_check_unchanged(file->fd, where, &file->version));
+  return status;
 }
