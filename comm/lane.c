@@ -3,12 +3,16 @@
 #include "runtime/memory.h"
 #include "runtime/status.h"
 
+const struct sy_arena_memory sy_arena_host = {
+    .kind = SY_MEMORY_HOST, .alloc = sy_alloc, .free = sy_free};
+
 /* Empty arenas are blocks all the same: a message of 0 bytes has an address too. */
-sy_status sy_lane_create(struct sy_lane *lane, int32_t rank, int32_t world, size_t in_bytes) {
-  struct sy_lane fresh = {.rank = rank, .world = world};
+sy_status sy_lane_create(struct sy_lane *lane, const struct sy_arena_memory *memory, int32_t rank,
+                         int32_t world, size_t in_bytes) {
+  struct sy_lane fresh = {.memory = memory, .rank = rank, .world = world};
   fresh.messages = sy_alloc((size_t)world * sizeof *fresh.messages);
-  fresh.out.start = sy_alloc(0);
-  fresh.in.start = sy_alloc(in_bytes);
+  fresh.out.start = memory->alloc(0);
+  fresh.in.start = memory->alloc(in_bytes);
   fresh.in.bytes = in_bytes;
   if (fresh.messages == NULL || fresh.out.start == NULL || fresh.in.start == NULL) {
     sy_lane_destroy(&fresh);
@@ -19,8 +23,10 @@ sy_status sy_lane_create(struct sy_lane *lane, int32_t rank, int32_t world, size
 }
 
 void sy_lane_destroy(struct sy_lane *lane) {
-  sy_free(lane->out.start);
-  sy_free(lane->in.start);
+  if (lane->memory != NULL) {
+    lane->memory->free(lane->out.start);
+    lane->memory->free(lane->in.start);
+  }
   sy_free(lane->messages);
   *lane = (struct sy_lane){0};
 }
@@ -109,11 +115,12 @@ const void *sy_lane_received(const struct sy_lane *lane, int32_t peer, size_t *b
 
 /* ---- Arenas ---- */
 
-static sy_status grow(const struct sy_buffer *old, size_t bytes, struct sy_buffer *fresh) {
+static sy_status grow(const struct sy_arena_memory *memory, const struct sy_buffer *old,
+                      size_t bytes, struct sy_buffer *fresh) {
   if (bytes <= old->bytes) {
     return SY_OK;
   }
-  fresh->start = sy_alloc(bytes);
+  fresh->start = memory->alloc(bytes);
   if (fresh->start == NULL) {
     return sy_fail(SY_ERR_MEMORY, "no memory for %zu bytes of exchange memory", bytes);
   }
@@ -124,15 +131,15 @@ static sy_status grow(const struct sy_buffer *old, size_t bytes, struct sy_buffe
 sy_status sy_arena_growth_prepare(struct sy_lane lanes[SY_NUM_DIRECTIONS],
                                   const struct sy_arena_bytes *bytes,
                                   struct sy_arena_growth *growth_out) {
-  struct sy_arena_growth growth = {0};
+  struct sy_arena_growth growth = {.memory = lanes[0].memory};
   sy_status status = SY_OK;
   for (int d = 0; d < SY_NUM_DIRECTIONS && status == SY_OK; ++d) {
     status = expect_state(&lanes[d], SY_LANE_CLOSED, "reserve in the middle");
   }
   for (int d = 0; d < SY_NUM_DIRECTIONS && status == SY_OK; ++d) {
-    status = grow(&lanes[d].out, bytes->out[d], &growth.out[d]);
+    status = grow(growth.memory, &lanes[d].out, bytes->out[d], &growth.out[d]);
     if (status == SY_OK) {
-      status = grow(&lanes[d].in, bytes->in[d], &growth.in[d]);
+      status = grow(growth.memory, &lanes[d].in, bytes->in[d], &growth.in[d]);
     }
   }
   if (status != SY_OK) {
@@ -143,9 +150,10 @@ sy_status sy_arena_growth_prepare(struct sy_lane lanes[SY_NUM_DIRECTIONS],
   return SY_OK;
 }
 
-static void replace(struct sy_buffer *old, struct sy_buffer *fresh) {
+static void replace(const struct sy_arena_memory *memory, struct sy_buffer *old,
+                    struct sy_buffer *fresh) {
   if (fresh->start != NULL) {
-    sy_free(old->start);
+    memory->free(old->start);
     *old = *fresh;
     *fresh = (struct sy_buffer){0};
   }
@@ -154,15 +162,17 @@ static void replace(struct sy_buffer *old, struct sy_buffer *fresh) {
 void sy_arena_growth_commit(struct sy_lane lanes[SY_NUM_DIRECTIONS],
                             struct sy_arena_growth *growth) {
   for (int d = 0; d < SY_NUM_DIRECTIONS; ++d) {
-    replace(&lanes[d].out, &growth->out[d]);
-    replace(&lanes[d].in, &growth->in[d]);
+    replace(growth->memory, &lanes[d].out, &growth->out[d]);
+    replace(growth->memory, &lanes[d].in, &growth->in[d]);
   }
 }
 
 void sy_arena_growth_discard(struct sy_arena_growth *growth) {
   for (int d = 0; d < SY_NUM_DIRECTIONS; ++d) {
-    sy_free(growth->out[d].start);
-    sy_free(growth->in[d].start);
+    if (growth->memory != NULL) {
+      growth->memory->free(growth->out[d].start);
+      growth->memory->free(growth->in[d].start);
+    }
   }
   *growth = (struct sy_arena_growth){0};
 }

@@ -1,4 +1,4 @@
-/* What transports in host memory have in common: the arenas of one direction (a lane), where the
+/* What transports have in common: the arenas of one direction (a lane), where the
  * messages of an exchange lie in them, and the order of its calls.
  *
  *   out | to peer 0 | to peer 1 | ...         without the own rank; unused by a broadcast
@@ -33,6 +33,7 @@ struct sy_buffer {
 };
 
 struct sy_lane {
+  const struct sy_arena_memory *memory; /* of `out` and `in` */
   int32_t rank;
   int32_t world;
   enum sy_lane_state state;
@@ -43,7 +44,8 @@ struct sy_lane {
 };
 
 /* A closed lane: `out` empty, `in` of in_bytes. MEMORY leaves nothing behind. */
-SY_API sy_status sy_lane_create(struct sy_lane *lane, int32_t rank, int32_t world, size_t in_bytes);
+SY_API sy_status sy_lane_create(struct sy_lane *lane, const struct sy_arena_memory *memory,
+                                int32_t rank, int32_t world, size_t in_bytes);
 SY_API void sy_lane_destroy(struct sy_lane *lane);
 
 /* Places all messages and opens the lane. STATE, ARGUMENT (a size that is no multiple of
@@ -63,6 +65,7 @@ SY_API const void *sy_lane_received(const struct sy_lane *lane, int32_t peer, si
  * prepare that succeeds is followed by a commit or a discard. STATE (an exchange is open), MEMORY.
  */
 struct sy_arena_growth { /* start is NULL where the old buffer suffices */
+  const struct sy_arena_memory *memory;
   struct sy_buffer out[SY_NUM_DIRECTIONS];
   struct sy_buffer in[SY_NUM_DIRECTIONS];
 };

@@ -69,6 +69,18 @@ static const void *local_received(struct sy_transport *t, enum sy_direction dire
   return sy_lane_received(&local_of(t)->lanes[direction], peer, bytes_out);
 }
 
+/* Nobody to tell, and nothing to go wrong: the stream carries kernels alone. */
+static void local_beat(struct sy_transport *t, uint64_t step) {
+  (void)t;
+  (void)step;
+}
+
+static sy_status local_check(struct sy_transport *t) {
+  return local_of(t)->dead ? SY_ERR_PEER : SY_OK;
+}
+
+static void local_expired(struct sy_transport *t) { (void)t; }
+
 static bool local_missing(const struct sy_transport *t, int32_t peer) {
   (void)t;
   (void)peer;
@@ -102,7 +114,6 @@ static void local_destroy(struct sy_transport *t) {
 
 static const struct sy_transport_ops local_ops = {
     .name = "local",
-    .memory = SY_MEMORY_HOST,
     .reserve = local_reserve,
     .open = local_open,
     .landing = local_landing,
@@ -110,6 +121,9 @@ static const struct sy_transport_ops local_ops = {
     .progress = local_progress,
     .wait = local_wait,
     .received = local_received,
+    .beat = local_beat,
+    .check = local_check,
+    .expired = local_expired,
     .missing = local_missing,
     .allgather = local_allgather,
     .error_text = local_error_text,
@@ -117,14 +131,16 @@ static const struct sy_transport_ops local_ops = {
     .destroy = local_destroy,
 };
 
-sy_status sy_transport_create_local(struct sy_transport **transport_out) {
+sy_status sy_transport_create_local(const struct sy_arena_memory *memory,
+                                    struct sy_transport **transport_out) {
   struct local_transport *local = sy_alloc(sizeof *local);
   if (local == NULL) {
     return sy_fail(SY_ERR_MEMORY, "no memory for the local transport");
   }
-  *local = (struct local_transport){.base = {.ops = &local_ops, .rank = 0, .world = 1}};
+  *local = (struct local_transport){
+      .base = {.ops = &local_ops, .memory = memory->kind, .rank = 0, .world = 1}};
   for (int d = 0; d < SY_NUM_DIRECTIONS; ++d) {
-    const sy_status status = sy_lane_create(&local->lanes[d], 0, 1, 0);
+    const sy_status status = sy_lane_create(&local->lanes[d], memory, 0, 1, 0);
     if (status != SY_OK) {
       local_destroy(&local->base);
       return status;

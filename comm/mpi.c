@@ -368,6 +368,16 @@ static const void *mpi_received(struct sy_transport *t, enum sy_direction direct
   return sy_lane_received(&mpi_of(t)->lanes[direction], peer, bytes_out);
 }
 
+/* Messages lie in host memory, and wait() names who is missing: none of these has anything to do. */
+static void mpi_beat(struct sy_transport *t, uint64_t step) {
+  (void)t;
+  (void)step;
+}
+
+static sy_status mpi_check(struct sy_transport *t) { return mpi_of(t)->dead ? SY_ERR_PEER : SY_OK; }
+
+static void mpi_expired(struct sy_transport *t) { (void)t; }
+
 static bool mpi_missing(const struct sy_transport *t, int32_t peer) {
   return ((const struct mpi_transport *)t)->missing[peer];
 }
@@ -417,7 +427,6 @@ static void mpi_destroy(struct sy_transport *t) {
 
 static const struct sy_transport_ops mpi_ops = {
     .name = "mpi",
-    .memory = SY_MEMORY_HOST,
     .reserve = mpi_reserve,
     .open = mpi_open,
     .landing = mpi_landing,
@@ -425,6 +434,9 @@ static const struct sy_transport_ops mpi_ops = {
     .progress = mpi_progress,
     .wait = mpi_wait,
     .received = mpi_received,
+    .beat = mpi_beat,
+    .check = mpi_check,
+    .expired = mpi_expired,
     .missing = mpi_missing,
     .allgather = mpi_allgather,
     .error_text = mpi_error_text,
@@ -436,7 +448,7 @@ static sy_status allocate_lanes(struct mpi_transport *m) {
   for (int i = 0; i < NUM_LANES; ++i) {
     const size_t in_bytes =
         i == LANE_SETUP ? (size_t)m->base.world * sizeof(struct setup_message) : 0;
-    SY_TRY(sy_lane_create(&m->lanes[i], m->base.rank, m->base.world, in_bytes));
+    SY_TRY(sy_lane_create(&m->lanes[i], &sy_arena_host, m->base.rank, m->base.world, in_bytes));
   }
   return SY_OK;
 }
@@ -520,7 +532,8 @@ sy_status sy_transport_create_mpi(MPI_Comm comm, int64_t deadline_ns,
     sy_free(handles);
     return sy_fail(SY_ERR_MEMORY, "no memory for the MPI transport");
   }
-  *m = (struct mpi_transport){.base = {.ops = &mpi_ops}, .handles = handles};
+  *m = (struct mpi_transport){.base = {.ops = &mpi_ops, .memory = SY_MEMORY_HOST},
+                              .handles = handles};
   MPI_Comm_rank(comm, &m->base.rank);
   MPI_Comm_size(comm, &m->base.world);
   sy_status status = allocate_lanes(m);

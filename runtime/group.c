@@ -136,7 +136,7 @@ sy_status sy_group_create_transport(const sy_group_desc *desc, struct sy_transpo
 
 sy_status sy_group_create_local(const sy_group_desc *desc, sy_group **group_out) {
   struct sy_transport *transport;
-  SY_TRY(sy_transport_create_local(&transport));
+  SY_TRY(sy_transport_create_local(&sy_arena_host, &transport));
   const sy_status status = sy_group_create_transport(desc, transport, group_out);
   if (status != SY_OK) {
     transport->ops->destroy(transport);

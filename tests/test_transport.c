@@ -4,10 +4,10 @@
 
 static void with_transport(void (*body)(struct sy_transport *)) {
   struct sy_transport *t = NULL;
-  if (CHECK_OK(sy_transport_create_local(&t))) {
+  if (CHECK_OK(sy_transport_create_local(&sy_arena_host, &t))) {
     CHECK_EQ_I64(t->rank, 0);
     CHECK_EQ_I64(t->world, 1);
-    CHECK_EQ_I64(t->ops->memory, SY_MEMORY_HOST);
+    CHECK_EQ_I64(t->memory, SY_MEMORY_HOST);
     body(t);
     t->ops->destroy(t);
   }
@@ -31,7 +31,7 @@ TEST(dead_after_abort) { with_transport(case_dead_after_abort); }
 TEST(own_message_stays_where_it_landed) {
   struct sy_transport *t = NULL;
   const struct sy_message_bytes message = {.send = 32, .receive_max = 64};
-  if (!CHECK_OK(sy_transport_create_local(&t))) {
+  if (!CHECK_OK(sy_transport_create_local(&sy_arena_host, &t))) {
     return;
   }
   CHECK_OK(transport_reserve(t, 64));

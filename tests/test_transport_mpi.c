@@ -50,7 +50,7 @@ static void with_transport(void (*body)(struct sy_transport *)) {
   if (t != NULL) {
     CHECK_EQ_I64(t->rank, sy_test_rank());
     CHECK_EQ_I64(t->world, sy_test_world());
-    CHECK_EQ_I64(t->ops->memory, SY_MEMORY_HOST);
+    CHECK_EQ_I64(t->memory, SY_MEMORY_HOST);
     body(t);
     t->ops->destroy(t);
   }
