@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "comm/clock.h"
+#include "runtime/header.h"
 #include "runtime/internal.h"
 
 static const size_t header_bytes = sizeof(struct sy_wire_header);
@@ -17,10 +18,6 @@ static const char *stage_name(enum sy_direction direction) {
 static bool has_fault(const struct sy_step *step) { return step->fault.kind != SY_FAULT_NONE; }
 
 /* ---- Sizes ---- */
-
-static size_t message_bytes(int64_t rows, size_t row_bytes) {
-  return header_bytes + (size_t)rows * row_bytes;
-}
 
 /* Rows of this wave that go to rank p. */
 static int64_t dispatch_rows(const struct sy_step *step, int32_t p) {
@@ -76,12 +73,12 @@ static void set_messages(sy_group *group, enum sy_direction direction) {
       *m = (struct sy_message_bytes){.send = header_bytes, .receive_max = dispatch_room(group)};
     } else if (direction == SY_DISPATCH) {
       const struct sy_dims *d = &step->plan->dims;
-      m->send = message_bytes(d->fixed ? d->wave_tokens : dispatch_rows(step, p), d->row_bytes);
+      m->send = sy_message_bytes(d->fixed ? d->wave_tokens : dispatch_rows(step, p), d->row_bytes);
       m->receive_max = dispatch_room(group);
     } else {
       group->return_rows[p] = (int32_t)owed_rows(group, p);
-      m->send = message_bytes(group->return_rows[p], step->env.return_row_bytes);
-      m->receive_max = message_bytes(awaited_rows(step, p), step->env.return_row_bytes);
+      m->send = sy_message_bytes(group->return_rows[p], step->env.return_row_bytes);
+      m->receive_max = sy_message_bytes(awaited_rows(step, p), step->env.return_row_bytes);
     }
   }
 }
@@ -150,39 +147,42 @@ static bool differs(const sy_group *group, int32_t p) {
          theirs->step != mine->step || theirs->wave != mine->wave;
 }
 
-/* The header of rank p's message, or zeros (which differ from any header) when there is none: the
- * message was longer than this rank's plan allows, or too short to be one. */
+static struct sy_header_rule rule_for(const sy_group *group, enum sy_direction direction,
+                                      int32_t p) {
+  const struct sy_step *step = &group->step;
+  const struct sy_dims *d = &step->plan->dims;
+  struct sy_header_rule rule = {.sent_rows = -1, .max_tokens = step->plan->desc.max_tokens};
+  if (direction == SY_DISPATCH) {
+    rule.max_rows = d->wave_tokens;
+    rule.sent_rows = d->fixed ? d->wave_tokens : -1;
+    rule.slots_per_row = step->env.slots_per_row;
+    rule.row_bytes = d->row_bytes;
+  } else {
+    rule.min_rows = rule.max_rows = awaited_rows(step, p);
+    rule.row_bytes = step->env.return_row_bytes;
+  }
+  return rule;
+}
+
 static void read_header(sy_group *group, enum sy_direction direction, int32_t p) {
-  size_t bytes;
+  size_t bytes = 0;
   const unsigned char *message =
       group->transport->ops->received(group->transport, direction, p, &bytes);
+  if (p != group->rank && message != NULL) {
+    group->stats.bytes_received += bytes;
+  }
+  const bool has_plan = group->step.plan != NULL;
+  const struct sy_header_rule rule =
+      has_plan ? rule_for(group, direction, p) : (struct sy_header_rule){0};
   struct sy_wire_header *header = &group->headers[p];
-  memset(header, 0, header_bytes);
-  if (message == NULL || bytes < header_bytes) {
+  if (!sy_header_read(message, bytes, has_plan ? &rule : NULL, header)) {
     return;
   }
-  memcpy(header, message, header_bytes);
-  group->stats.bytes_received += p != group->rank ? bytes : 0;
-  if (header->status != SY_OK || group->step.plan == NULL) {
-    return;
-  }
-  const struct sy_dims *d = &group->step.plan->dims;
-  bool right;
   if (direction == SY_DISPATCH) {
-    const int64_t rows = d->fixed ? d->wave_tokens : (int64_t)header->rows;
-    const int64_t most_slots = (int64_t)header->rows * group->step.env.slots_per_row;
-    right = header->rows <= d->wave_tokens && header->tokens <= group->step.plan->desc.max_tokens &&
-            header->detail[0] >= 0 && header->detail[0] <= most_slots &&
-            bytes == message_bytes(rows, d->row_bytes);
     group->received[p] = message + header_bytes;
     group->received_rows[p] = (int32_t)header->rows;
   } else {
-    right = (int64_t)header->rows == awaited_rows(&group->step, p) &&
-            bytes == group->messages[p].receive_max;
     group->returned[p] = message + header_bytes;
-  }
-  if (!right) {
-    memset(header, 0, header_bytes);
   }
 }
 
@@ -195,7 +195,7 @@ static sy_status report_fault(sy_group *group) {
       char text[SY_ERROR_TEXT_BYTES];
       memcpy(fault.detail, header->detail, sizeof fault.detail);
       sy_fault_text(&fault, text, sizeof text);
-      return sy_group_fail(group, (sy_status)header->status, "rank %d: %s", (int)p, text);
+      return sy_group_fail(group, sy_fault_status(&fault), "rank %d: %s", (int)p, text);
     }
   }
   return SY_OK;
