@@ -138,6 +138,7 @@ TEST(an_index_that_leads_elsewhere_is_refused) {
       "\"\"",
       "\"pytorch_model.bin\"",
       "\"x\\nsafetensors.safetensors\"",
+      "\"x\\u009b.safetensors\"",
       "7",
       "null",
   };

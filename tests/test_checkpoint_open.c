@@ -354,6 +354,9 @@ static const struct bad_header bad_headers[] = {
     {"{\"a\\u0007b\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}",
      0,
      {"control character 0x07 at byte 1"}},
+    {"{\"a\xc2\x9b\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}",
+     0,
+     {"control character 0xc2 at byte 1"}},
 };
 
 TEST(a_bad_header_is_refused) {

@@ -26,8 +26,7 @@ static sy_status check_shard_name(const char *where, const char *tensor, const j
   bool plain = bytes >= sizeof suffix && bytes <= MAX_SHARD_NAME_BYTES && name[0] != '.' &&
                strcmp(name + bytes - (sizeof suffix - 1), suffix) == 0;
   for (size_t i = 0; plain && i < bytes; ++i) {
-    const unsigned char c = (unsigned char)name[i];
-    plain = c >= 0x20 && c != 0x7F && c != '/' && c != '\\';
+    plain = !sy_is_control(name + i) && name[i] != '/' && name[i] != '\\';
   }
   if (!plain) {
     char shown[SY_JSON_SHOWN_BYTES];

@@ -47,6 +47,11 @@ static void keep_printable(char *text) {
   }
 }
 
+bool sy_is_control(const char *utf8) {
+  const unsigned char c = (unsigned char)utf8[0];
+  return c < 0x20 || c == 0x7F || (c == 0xC2 && (unsigned char)utf8[1] < 0xA0);
+}
+
 sy_status sy_json_parse(const char *where, const char *text, size_t bytes, const char *nesting,
                         json_t **root_out) {
   if (nesting != NULL) {

@@ -4,6 +4,7 @@
 #define SY_RUNTIME_CHECKPOINT_JSON_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,6 +15,9 @@
  * limits of the callers. nesting NULL: any, up to jansson's 2048 levels. */
 sy_status sy_json_parse(const char *where, const char *text, size_t bytes, const char *nesting,
                         json_t **root_out);
+
+/* Whether a control character of C0 or C1 begins here, which a terminal would obey. */
+bool sy_is_control(const char *utf8);
 
 /* A value as an error text shows it: cut short, without control characters; "missing" for NULL. */
 #define SY_JSON_SHOWN_BYTES 48

@@ -34,11 +34,10 @@ sy_status sy_tensor_name_check(const char *where, const char *name) {
                    bytes, SY_TENSOR_NAME_BYTES - 1);
   }
   for (size_t i = 0; i < bytes; ++i) {
-    const unsigned char c = (unsigned char)name[i];
-    if (c < 0x20 || c == 0x7F) {
+    if (sy_is_control(name + i)) {
       return sy_fail(SY_ERR_FORMAT,
-                     "%s: a tensor's name has the control character 0x%02x at byte %zu", where, c,
-                     i);
+                     "%s: a tensor's name has the control character 0x%02x at byte %zu", where,
+                     (unsigned char)name[i], i);
     }
   }
   return SY_OK;
