@@ -6,7 +6,11 @@
  * IEEE division, round to nearest with ties to the even code, saturate. s g that is 0 (s rounded to
  * 0, or the product of a subnormal g did) gives zero codes: 0 / 0 has a sign that depends on the
  * machine. g that would be 0 is 1. A row with a non-finite value has g = NaN and zero codes.
- * Formats: OCP Microscaling v1.0 (E2M1), OCP 8-bit floating point v1.0 (E4M3). */
+ *
+ * MXFP4: value = E2M1 code * UE8M0 scale (2^(code - 127), per 32 along the contraction). s = the
+ * smallest power of two >= amax_block / 6, at least 2^-127; code = E2M1(x / s). A row with a
+ * non-finite value has only NaN scales (255), and zero codes.
+ * Formats: OCP Microscaling v1.0 (E2M1, E8M0), OCP 8-bit floating point v1.0 (E4M3). */
 #ifndef SY_KERNELS_FP4_H
 #define SY_KERNELS_FP4_H
 
@@ -23,6 +27,7 @@
 #define SY_E2M1_MAX 6.0f
 #define SY_E4M3_MAX 448.0f
 #define SY_E4M3_MAX_CODE 0x7Eu
+#define SY_E8M0_NAN 0xFFu
 
 SY_FP4_FN uint32_t sy_bits_of_f32(float x) {
   uint32_t bits;
@@ -68,6 +73,18 @@ SY_FP4_FN float sy_e4m3_to_f32(uint8_t code) {
   return magnitude == 0x7Fu ? sy_f32_of_bits(0x7FC00000u) : value;
 }
 
+/* The smallest power of two >= x, at least 2^-127, for 0 <= x <= 2^127. */
+SY_FP4_FN uint8_t sy_e8m0_from_f32(float x) {
+  const uint32_t bits = sy_bits_of_f32(x);
+  return (uint8_t)(bits <= 0x00400000u ? 0u : (bits + 0x7FFFFFu) >> 23);
+}
+
+/* The code is an f32's exponent, but for 2^-127, which is subnormal, and NaN. */
+SY_FP4_FN float sy_e8m0_to_f32(uint8_t code) {
+  const uint32_t quiet = code == 0u || code == SY_E8M0_NAN ? 0x00400000u : 0u;
+  return sy_f32_of_bits(((uint32_t)code << 23) | quiet);
+}
+
 /* Ties go to the even code: 0.25 -> 0, 0.75 -> 1, 1.25 -> 1, 1.75 -> 2, 2.5 -> 2, 3.5 -> 4, 5 -> 4.
  * The sign survives a zero. */
 SY_FP4_FN uint8_t sy_e2m1_from_f32(float x) {
@@ -97,35 +114,56 @@ SY_FP4_FN float sy_nvfp4_global(float amax) {
   return g == 0.0f ? 1.0f : g;
 }
 
-/* One block of 16 finite values -> 8 bytes of codes (even index in the low nibble) and its scale.
- */
-SY_FP4_FN void sy_nvfp4_quantise_block(const float *x, float g, uint8_t *codes, uint8_t *scale) {
-  float amax = 0.0f;
-  for (int i = 0; i < 16; ++i) {
-    const float a = sy_f32_of_bits(sy_bits_of_f32(x[i]) & 0x7FFFFFFFu);
+/* The largest magnitude of n values; NaN and infinity have the largest of all. */
+SY_FP4_FN float sy_amax(const float *x, int64_t n) {
+  uint32_t amax = 0; /* magnitudes order as integers */
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t a = sy_bits_of_f32(x[i]) & 0x7FFFFFFFu;
     amax = a > amax ? a : amax;
   }
-  const uint8_t s = sy_e4m3_from_f32(amax / (SY_E2M1_MAX * g));
-  const float divisor = sy_e4m3_to_f32(s) * g;
-  *scale = s;
-  for (int64_t i = 0; i < 8; ++i) {
+  return sy_f32_of_bits(amax);
+}
+
+/* n values over a divisor (0: zero codes) -> n / 2 bytes of codes, even index in the low nibble. */
+SY_FP4_FN void sy_fp4_encode(const float *x, int64_t n, float divisor, uint8_t *codes) {
+  for (int64_t i = 0; i < n / 2; ++i) {
     const unsigned low = divisor == 0.0f ? 0u : sy_e2m1_from_f32(x[2 * i] / divisor);
     const unsigned high = divisor == 0.0f ? 0u : sy_e2m1_from_f32(x[2 * i + 1] / divisor);
     codes[i] = (uint8_t)(low | (high << 4));
   }
 }
 
+/* One block of 16 finite values -> 8 bytes of codes and its scale. */
+SY_FP4_FN void sy_nvfp4_quantise_block(const float *x, float g, uint8_t *codes, uint8_t *scale) {
+  const uint8_t s = sy_e4m3_from_f32(sy_amax(x, 16) / (SY_E2M1_MAX * g));
+  *scale = s;
+  sy_fp4_encode(x, 16, sy_e4m3_to_f32(s) * g, codes);
+}
+
+/* One block of 32 finite values -> 16 bytes of codes and its scale. */
+SY_FP4_FN void sy_mxfp4_quantise_block(const float *x, uint8_t *codes, uint8_t *scale) {
+  const uint8_t s = sy_e8m0_from_f32(sy_amax(x, 32) / SY_E2M1_MAX);
+  *scale = s;
+  sy_fp4_encode(x, 32, sy_e8m0_to_f32(s), codes);
+}
+
+/* n values (a multiple of 32) -> n / 2 bytes of codes, n / 32 scales. */
+SY_FP4_FN void sy_mxfp4_quantise(const float *x, int64_t n, uint8_t *codes, uint8_t *scales) {
+  if (!sy_is_finite(sy_amax(x, n))) {
+    memset(codes, 0, (size_t)(n / 2));
+    memset(scales, (int)SY_E8M0_NAN, (size_t)(n / 32));
+    return;
+  }
+  for (int64_t b = 0; b < n / 32; ++b) {
+    sy_mxfp4_quantise_block(x + 32 * b, codes + 16 * b, scales + b);
+  }
+}
+
 /* n values (a multiple of 16) -> n / 2 bytes of codes, n / 16 scales; returns their global scale.
  */
 SY_FP4_FN float sy_nvfp4_quantise(const float *x, int64_t n, uint8_t *codes, uint8_t *scales) {
-  float amax = 0.0f;
-  int finite = 1;
-  for (int64_t i = 0; i < n; ++i) {
-    const float a = sy_f32_of_bits(sy_bits_of_f32(x[i]) & 0x7FFFFFFFu);
-    finite &= sy_is_finite(x[i]);
-    amax = a > amax ? a : amax;
-  }
-  if (!finite) {
+  const float amax = sy_amax(x, n);
+  if (!sy_is_finite(amax)) {
     memset(codes, 0, (size_t)(n / 2));
     memset(scales, 0, (size_t)(n / 16));
     return sy_f32_of_bits(0x7FC00000u);

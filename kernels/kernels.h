@@ -19,7 +19,8 @@
 extern "C" {
 #endif
 
-/* Columns of the intermediate that share one global scale when it is NVFP4 (w4a4). */
+/* Columns of the intermediate that share one global scale when it is NVFP4 (w4a4). A multiple of
+ * both formats' blocks. */
 #define SY_INTERMEDIATE_SLICE 128
 
 /* What every stage reads and no stage writes: the constants of a layer and a plan. */
@@ -32,6 +33,7 @@ struct sy_stage_env {
   int32_t rank;
   int32_t local_experts;
   sy_mode mode;
+  sy_format format;
   sy_activation activation;
   float swiglu_alpha;
   float swiglu_limit;
@@ -132,15 +134,15 @@ struct sy_group_args {
 };
 
 /* experts: routed rows -> FC1 (gate, up) -> activation -> FC2. Intermediate as the mode asks: BF16,
- * or NVFP4 with one global scale per routed row and SY_INTERMEDIATE_SLICE columns. */
+ * or FP4; NVFP4 has one global scale per routed row and SY_INTERMEDIATE_SLICE columns. */
 struct sy_experts_args {
   const struct sy_routed *routed;
   int64_t max_rows;             /* M: bounds what `routed` holds, where the host cannot read it */
   const unsigned char *weights; /* local expert e at e * expert_bytes */
   size_t expert_bytes;
   unsigned char *intermediate;        /* [R] rows of intermediate_row_bytes */
-  unsigned char *intermediate_scales; /* w4a4: [R, I / 16] */
-  float *intermediate_global;         /* w4a4: [R, ceil(I / 128)] */
+  unsigned char *intermediate_scales; /* w4a4: [R, I / scale block] */
+  float *intermediate_global;         /* NVFP4 w4a4: [R, ceil(I / 128)] */
   float *expert_out;                  /* f32 [R, hidden] */
   float *fc1_trace; /* NULL, or f32 [R, 2 I]: gate then up before the activation, for the judge */
 };
@@ -195,6 +197,8 @@ struct sy_kernels {
   sy_status (*experts)(const struct sy_stage_env *env, const struct sy_experts_args *args);
   sy_status (*reduce)(const struct sy_stage_env *env, const struct sy_reduce_args *args);
   sy_status (*combine)(const struct sy_stage_env *env, const struct sy_combine_args *args);
+
+  bool has_mxfp4; /* modes w4a4 and w4a16 with MXFP4 */
 };
 
 /* The CPU tables compiled in, best first: one per instruction level, all with the same bits. */
@@ -203,7 +207,7 @@ const struct sy_kernels *sy_kernels_cpu_levels(size_t *count_out);
 /* The best of them that this CPU can run. */
 const struct sy_kernels *sy_kernels_cpu(void);
 
-/* Bytes of one routed row's intermediate: NVFP4 codes, or BF16. */
+/* Bytes of one routed row's intermediate: FP4 codes, or BF16. */
 static inline size_t sy_intermediate_row_bytes(sy_mode mode, int64_t intermediate) {
   return (size_t)intermediate * (mode == SY_MODE_W4A4 ? 1 : 4) / 2;
 }

@@ -1,7 +1,7 @@
 /* What lies inside a message: a header, then rows of one fixed size.
  *
  *   message     | header 64 B | row 0 | row 1 | ...
- *   dispatched  | payload | scales (NVFP4) | slots | global scale (NVFP4) | pad to 16 |
+ *   dispatched  | payload | scales (FP4) | slots | global scale (NVFP4) | pad to 16 |
  *   returned    | hidden values, bf16 or f32 | pad to 16 |
  *
  * Little-endian; rows start at multiples of 16 bytes. Invariants: row_bytes % 16 == 0;
@@ -19,6 +19,7 @@
 #define SY_WIRE_NO_EXPERT 0xFFFFu
 #define SY_WIRE_ALIGN 16
 #define SY_NVFP4_BLOCK 16
+#define SY_MXFP4_BLOCK 32
 
 /* Which entry of the API a rank is in: unequal calls are an error that names the ranks. */
 enum sy_wire_call { SY_WIRE_CALL_FORWARD = 1, SY_WIRE_CALL_HALVES = 2 };
@@ -66,15 +67,21 @@ static inline size_t sy_align_up(size_t bytes, size_t align) {
   return (bytes + align - 1) / align * align;
 }
 
+/* Columns of a contraction that share a scale. */
+static inline int64_t sy_scale_block(sy_format format) {
+  return format == SY_FORMAT_MXFP4 ? SY_MXFP4_BLOCK : SY_NVFP4_BLOCK;
+}
+
 /* Bounds: hidden <= 2^20, slots_per_row <= 1024: nothing here can overflow. */
-static inline struct sy_wire_row sy_wire_row_make(sy_mode mode, int64_t hidden,
+static inline struct sy_wire_row sy_wire_row_make(sy_mode mode, sy_format format, int64_t hidden,
                                                   int32_t slots_per_row) {
   const size_t h = (size_t)hidden;
-  const int nvfp4 = mode == SY_MODE_W4A4;
+  const int fp4 = mode == SY_MODE_W4A4;
+  const int nvfp4 = fp4 && format == SY_FORMAT_NVFP4;
   struct sy_wire_row row;
-  row.scales = nvfp4 ? h / 2 : h * 2;
-  row.slots =
-      sy_align_up(row.scales + (nvfp4 ? h / SY_NVFP4_BLOCK : 0), sizeof(struct sy_wire_slot));
+  row.scales = fp4 ? h / 2 : h * 2;
+  row.slots = sy_align_up(row.scales + (fp4 ? h / (size_t)sy_scale_block(format) : 0),
+                          sizeof(struct sy_wire_slot));
   row.global = row.slots + (size_t)slots_per_row * sizeof(struct sy_wire_slot);
   row.bytes = sy_align_up(row.global + (nvfp4 ? sizeof(float) : 0), SY_WIRE_ALIGN);
   return row;

@@ -147,7 +147,7 @@ static struct sy_stage_env make_env(const struct sy_step *step) {
   env.slots_per_row = plan->info.slots_per_row;
   env.return_slots = (int32_t)(d->top_k < d->max_local_experts ? d->top_k : d->max_local_experts);
   env.return_dtype = plan->desc.return_dtype;
-  env.wire_row = sy_wire_row_make(env.mode, env.hidden, env.slots_per_row);
+  env.wire_row = sy_wire_row_make(env.mode, env.format, env.hidden, env.slots_per_row);
   env.return_row_bytes = d->return_row_bytes;
   return env;
 }

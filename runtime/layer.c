@@ -14,6 +14,7 @@ static struct sy_stage_env layer_env(const sy_group *group, const struct sy_mode
                                .rank = group->rank,
                                .local_experts = model->rank_experts[group->rank],
                                .mode = shape->mode,
+                               .format = shape->format,
                                .activation = shape->activation,
                                .swiglu_alpha = shape->swiglu_alpha,
                                .swiglu_limit = shape->swiglu_limit,
@@ -21,6 +22,16 @@ static struct sy_stage_env layer_env(const sy_group *group, const struct sy_mode
                                .expert_rank = model->expert_rank,
                                .expert_local = model->expert_local,
                                .num_threads = group->desc.num_threads};
+}
+
+static sy_status check_backend(const sy_layer *layer) {
+  const struct sy_kernels *kernels = layer->group->kernels;
+  const bool mxfp4 = layer->env.mode != SY_MODE_BF16 && layer->env.format == SY_FORMAT_MXFP4;
+  return !mxfp4 || kernels->has_mxfp4
+             ? SY_OK
+             : sy_fail(SY_ERR_UNSUPPORTED,
+                       "the kernels '%s' have no MXFP4; format NVFP4 and mode bf16 are supported",
+                       kernels->name);
 }
 
 static sy_status allocate(sy_layer *layer) {
@@ -65,6 +76,9 @@ sy_status sy_layer_create(sy_group *group, const sy_shape *shape, sy_layer **lay
   sy_status status = sy_model_resolve(shape, group->world, &layer->model);
   if (status == SY_OK) {
     layer->env = layer_env(group, &layer->model);
+    status = check_backend(layer);
+  }
+  if (status == SY_OK) {
     status = allocate(layer);
   }
   if (status != SY_OK) {

@@ -35,6 +35,8 @@ static size_t list_scratch(const struct sy_dims *d, struct buffer *buffers) {
   const sy_wide M = (sy_wide)d->chunk_rows;
   const sy_wide routed = M * min(K, E_local);
   const bool w4a4 = d->mode == SY_MODE_W4A4;
+  const bool nvfp4 = w4a4 && d->format == SY_FORMAT_NVFP4;
+  const sy_wide block = (sy_wide)sy_scale_block(d->format);
   size_t count = 0;
 #define SY_LIST(field, type, rows_, elements)           \
   buffers[count++] = (struct buffer){.name = #field,    \

@@ -9,6 +9,7 @@
  *   routed = M * min(K, E_local)        routed rows of a chunk: exceeds E_local in ordinary use
  *   slots  = gather ? K : min(K, E_max) slots that a dispatched row carries
  *   back   = per_slot ? min(K, E_max) : 1   return rows of a dispatched row
+ *   w4a4: FP4 rows and intermediate, nvfp4: and of that format; block: columns that share a scale
  * Own messages are written where they are read, in the in buffers: out buffers hold W - 1 peers'.
  * Invariants that keep rows in int32: C * K (so also C * back, the return rows of one message) and
  * routed are below 2^31. */
@@ -33,6 +34,7 @@ struct sy_dims {
   int64_t wave_tokens;       /* C */
   int64_t chunk_rows;        /* M */
   sy_mode mode;
+  sy_format format;
   bool exact, fixed, gather;
   bool per_slot;
   size_t row_bytes;
@@ -60,8 +62,8 @@ struct sy_dims {
   X(expert_offset, int32_t, E_local + 1, 1)                                                        \
   X(active_expert, int32_t, min(E_local, routed), 1)                                               \
   X(intermediate, unsigned char, routed, w4a4 ? I / 2 : 2 * I)                                     \
-  X(intermediate_scales, unsigned char, w4a4 ? routed : 0, I / 16)                                 \
-  X(intermediate_global, float, w4a4 ? routed : 0, (I + 127) / 128)                                \
+  X(intermediate_scales, unsigned char, w4a4 ? routed : 0, I / block)                              \
+  X(intermediate_global, float, nvfp4 ? routed : 0, (I + 127) / 128)                               \
   X(expert_out, float, routed, H)
 
 /* X(name, arena, direction, rows, row bytes) */

@@ -19,10 +19,11 @@ uint64_t sy_hash(uint64_t hash, const void *data, size_t bytes) {
   return hash;
 }
 
-static sy_status check_size(const char *name, int64_t value) {
-  if (value < 16 || value > SY_MAX_SIZE || value % 16 != 0) {
-    return sy_fail(SY_ERR_ARGUMENT, "%s is %lld; allowed: multiples of 16 from 16 to %lld", name,
-                   (long long)value, (long long)SY_MAX_SIZE);
+static sy_status check_size(const char *name, int64_t value, int64_t multiple) {
+  if (value < multiple || value > SY_MAX_SIZE || value % multiple != 0) {
+    return sy_fail(SY_ERR_ARGUMENT, "%s is %lld; allowed: multiples of %lld from %lld to %lld",
+                   name, (long long)value, (long long)multiple, (long long)multiple,
+                   (long long)SY_MAX_SIZE);
   }
   return SY_OK;
 }
@@ -40,11 +41,13 @@ static sy_status check_shape(const sy_shape *shape, int32_t world) {
     return sy_fail(SY_ERR_ARGUMENT, "shape is NULL, or not initialised with SY_SHAPE_INIT");
   }
   SY_TRY(sy_check_range("world", world, 1, SY_MAX_WORLD));
-  SY_TRY(check_size("hidden", shape->hidden));
-  SY_TRY(check_size("intermediate", shape->intermediate));
+  SY_TRY(sy_check_range("mode", (int64_t)shape->mode, SY_MODE_W4A4, SY_MODE_BF16));
+  SY_TRY(sy_check_range("format", (int64_t)shape->format, SY_FORMAT_NVFP4, SY_FORMAT_MXFP4));
+  const int64_t multiple = shape->mode == SY_MODE_BF16 ? 16 : sy_scale_block(shape->format);
+  SY_TRY(check_size("hidden", shape->hidden, multiple));
+  SY_TRY(check_size("intermediate", shape->intermediate, multiple));
   SY_TRY(sy_check_range("num_experts", shape->num_experts, 1, SY_MAX_EXPERTS));
   SY_TRY(sy_check_range("top_k", shape->top_k, 1, SY_MAX_TOP_K));
-  SY_TRY(sy_check_range("mode", (int64_t)shape->mode, SY_MODE_W4A4, SY_MODE_BF16));
   SY_TRY(sy_check_range("activation", (int64_t)shape->activation, SY_ACTIVATION_SWIGLU,
                         SY_ACTIVATION_RELU2));
   SY_TRY(sy_check_range("has_bias", shape->has_bias, 0, 1));
@@ -120,9 +123,10 @@ static sy_status place_locally(const sy_shape *shape, int32_t world, const int32
 static uint64_t hash_model(const struct sy_model *model) {
   const sy_shape *s = &model->shape;
   const bool clamped = s->activation == SY_ACTIVATION_SWIGLU_CLAMPED;
+  const sy_format format = s->mode == SY_MODE_BF16 ? SY_FORMAT_NVFP4 : s->format;
   const int64_t numbers[] = {s->hidden,   s->intermediate,  s->num_experts,
                              s->top_k,    (int64_t)s->mode, (int64_t)s->activation,
-                             s->has_bias, model->world};
+                             s->has_bias, model->world,     (int64_t)format};
   const float clamp[] = {clamped ? s->swiglu_alpha : 0.0f, clamped ? s->swiglu_limit : 0.0f};
   const size_t table_bytes = (size_t)s->num_experts * sizeof(int32_t);
   uint64_t hash = sy_hash(SY_HASH_SEED, numbers, sizeof numbers);

@@ -37,7 +37,7 @@ static void set_strategy(struct sy_plan *plan, sy_strategy strategy) {
   d->fixed = strategy == SY_STRATEGY_FIXED;
   d->gather = strategy == SY_STRATEGY_GATHER;
   plan->info.slots_per_row = (int32_t)(d->gather ? d->top_k : back);
-  d->row_bytes = sy_wire_row_make(d->mode, d->hidden, plan->info.slots_per_row).bytes;
+  d->row_bytes = sy_wire_row_make(d->mode, d->format, d->hidden, plan->info.slots_per_row).bytes;
 }
 
 static void set_dims(struct sy_plan *plan) {
@@ -52,6 +52,7 @@ static void set_dims(struct sy_plan *plan) {
       .wave_tokens = plan->desc.wave_tokens,
       .chunk_rows = plan->desc.chunk_rows,
       .mode = shape->mode,
+      .format = shape->format,
       .per_slot = plan->desc.combine == SY_COMBINE_PER_SLOT,
       .return_row_bytes = sy_wire_return_row_bytes(plan->desc.return_dtype, shape->hidden)};
 }
@@ -72,7 +73,7 @@ static double chance_of_rank(int64_t owned, int64_t experts, int64_t top_k) {
 static double predict_us(const struct sy_plan *plan, double remote_rows, int32_t slots) {
   const struct sy_dims *d = &plan->dims;
   const double tokens = (double)plan->desc.max_tokens;
-  const size_t row_bytes = sy_wire_row_make(d->mode, d->hidden, slots).bytes;
+  const size_t row_bytes = sy_wire_row_make(d->mode, d->format, d->hidden, slots).bytes;
   const double bytes = tokens * remote_rows * (double)(row_bytes + d->return_row_bytes);
   return 2.0 * plan->desc.link.latency_us + bytes / (plan->desc.link.bandwidth_gbs * 1e3);
 }
@@ -184,6 +185,7 @@ static struct sy_stage_env weight_env(const struct sy_plan *plan) {
   return (struct sy_stage_env){.hidden = shape->hidden,
                                .intermediate = shape->intermediate,
                                .mode = shape->mode,
+                               .format = shape->format,
                                .activation = shape->activation,
                                .has_bias = shape->has_bias != 0};
 }

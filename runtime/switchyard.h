@@ -93,13 +93,19 @@ SY_API const char *sy_backend(void);
 
 /* ---- The layer's shape ---- */
 
-/* How weights are stored and how rows travel. E2M1 codes carry a UE4M3 scale per 16 along the
- * contraction and one f32 global scale: NVFP4. value = code * block scale * global scale. */
+/* How weights are stored and how rows travel. */
 typedef enum sy_mode {
-  SY_MODE_W4A4 = 0,  /* NVFP4 weights; rows travel as NVFP4, the intermediate is NVFP4 */
-  SY_MODE_W4A16 = 1, /* NVFP4 weights; rows travel as BF16, the intermediate is BF16 */
+  SY_MODE_W4A4 = 0,  /* FP4 weights; rows travel as FP4, the intermediate is FP4 */
+  SY_MODE_W4A16 = 1, /* FP4 weights; rows travel as BF16, the intermediate is BF16 */
   SY_MODE_BF16 = 2,  /* BF16 weights, rows and intermediate */
 } sy_mode;
+
+/* What FP4 means: E2M1 codes whose scales lie along the contraction. value = code * block scale *
+ * global scale; every scale multiplies. */
+typedef enum sy_format {
+  SY_FORMAT_NVFP4 = 0, /* a UE4M3 scale per 16 columns, and one f32 global scale */
+  SY_FORMAT_MXFP4 = 1, /* a UE8M0 scale (a power of two) per 32 columns, no global scale */
+} sy_format;
 
 typedef enum sy_activation {
   SY_ACTIVATION_SWIGLU = 0,         /* silu(gate) * up */
@@ -128,7 +134,8 @@ typedef enum sy_strategy {
 typedef enum sy_memory { SY_MEMORY_HOST = 0, SY_MEMORY_DEVICE = 1 } sy_memory;
 
 /* One MoE layer, as every rank sees it. Both plans and layers are made from it.
- * Limits: hidden and intermediate are multiples of 16 in [16, 2^20]; num_experts in [1, 65534];
+ * Limits: hidden and intermediate are multiples of 16 (of 32 where the mode is FP4 and the format
+ * MXFP4) in [16, 2^20]; num_experts in [1, 65534];
  * top_k in [1, 1024]; world in [1, 65536].
  * The placement maps each global expert to its rank and to its local expert there. Both tables
  * NULL: contiguous, the first num_experts % world ranks own one expert more. expert_local NULL:
@@ -146,6 +153,7 @@ typedef struct sy_shape {
   int32_t has_bias;            /* 1: every projection has an f32 bias */
   const int32_t *expert_rank;  /* [num_experts], or NULL */
   const int32_t *expert_local; /* [num_experts], or NULL */
+  sy_format format;            /* of what is FP4 in this mode; BF16 does not look at it */
 } sy_shape;
 #define SY_SHAPE_INIT \
   { .struct_size = sizeof(sy_shape), .swiglu_alpha = 1.702f, .swiglu_limit = 7.0f }

@@ -11,8 +11,26 @@
 #include "tests/support/random.h"
 #include "tests/support/road.h"
 
-static const sy_mode modes[] = {SY_MODE_W4A4, SY_MODE_W4A16, SY_MODE_BF16};
-static const char *const mode_names[] = {"w4a4", "w4a16", "bf16"};
+/* Every mode, and the FP4 ones in both formats. */
+enum { NUM_KINDS = 5 };
+static const struct {
+  sy_mode mode;
+  sy_format format;
+  const char *name;
+} kinds[NUM_KINDS] = {{SY_MODE_W4A4, SY_FORMAT_NVFP4, "w4a4"},
+                      {SY_MODE_W4A16, SY_FORMAT_NVFP4, "w4a16"},
+                      {SY_MODE_BF16, SY_FORMAT_NVFP4, "bf16"},
+                      {SY_MODE_W4A4, SY_FORMAT_MXFP4, "w4a4 mxfp4"},
+                      {SY_MODE_W4A16, SY_FORMAT_MXFP4, "w4a16 mxfp4"}};
+
+/* Makes the shape one of kind m; false when its kernels, or its sizes, do not allow that. */
+static bool set_kind(struct road_shape *shape, int m) {
+  shape->mode = kinds[m].mode;
+  shape->format = kinds[m].format;
+  return shape->format == SY_FORMAT_NVFP4 ||
+         (shape->kernels->has_mxfp4 && shape->hidden % SY_MXFP4_BLOCK == 0 &&
+          shape->intermediate % SY_MXFP4_BLOCK == 0);
+}
 
 /* End to end the distance is reported; an intermediate code may flip where the kernel's f32 and the
  * oracle's float64 fall on two sides of a boundary, and one code of 16 can cost its routed row 0.2.
@@ -50,11 +68,12 @@ static double walk_and_judge(const struct road_shape *shape, const struct road_t
 /* The same in all modes. */
 static void judge_modes(struct road_shape shape, const struct road_tokens *tokens,
                         int64_t min_routed_rows) {
-  for (int m = 0; m < 3; ++m) {
-    shape.mode = modes[m];
-    const double distance = walk_and_judge(&shape, tokens, min_routed_rows);
-    printf("%s hidden %d intermediate %d tokens %d: end to end %.2e\n", mode_names[m],
-           (int)shape.hidden, (int)shape.intermediate, (int)tokens->count, distance);
+  for (int m = 0; m < NUM_KINDS; ++m) {
+    if (set_kind(&shape, m)) {
+      const double distance = walk_and_judge(&shape, tokens, min_routed_rows);
+      printf("%s hidden %d intermediate %d tokens %d: end to end %.2e\n", kinds[m].name,
+             (int)shape.hidden, (int)shape.intermediate, (int)tokens->count, distance);
+    }
   }
 }
 
@@ -62,7 +81,7 @@ static void judge_modes(struct road_shape shape, const struct road_tokens *token
 
 static void all_kinds(const struct sy_kernels *kernels) {
   struct fences fences = {NULL};
-  struct road_shape shape = make_shape(kernels, 64, 144, 2, 4);
+  struct road_shape shape = make_shape(kernels, 64, 160, 2, 4);
   const struct road_tokens tokens = road_tokens_make(&fences, &shape, 9);
   for (int kind = 0; kind < 8; ++kind) {
     shape.activation = (sy_activation)(kind / 2);
@@ -77,9 +96,10 @@ TEST(every_mode_activation_and_bias) { on_every_backend(all_kinds); }
 /* Intermediates below, at and beyond the 128 columns that share a global scale; hidden sizes that
  * no tile of 32 or 128 divides. */
 static void ragged_sizes(const struct sy_kernels *kernels) {
-  static const int64_t sizes[][2] = {{16, 16},  {16, 704},  {48, 112}, {48, 128},
-                                     {48, 144}, {2880, 16}, {272, 304}};
-  for (int s = 0; s < 7; ++s) {
+  static const int64_t sizes[][2] = {{16, 16},   {16, 704},  {48, 112},  {48, 128},
+                                     {48, 144},  {2880, 16}, {272, 304}, {32, 32},
+                                     {2880, 32}, {32, 96},   {96, 288}};
+  for (int s = 0; s < 11; ++s) {
     struct fences fences = {NULL};
     const struct road_shape shape = make_shape(kernels, sizes[s][0], sizes[s][1], 2, 2);
     const struct road_tokens tokens = road_tokens_make(&fences, &shape, 3);
@@ -94,7 +114,7 @@ static void rows_to_one_expert(const struct sy_kernels *kernels) {
   static const int64_t rows[] = {1, 7, 8, 9, 31, 32, 33, 63, 64, 65, 127, 128, 129};
   for (int c = 0; c < 13; ++c) {
     struct fences fences = {NULL};
-    struct road_shape shape = make_shape(kernels, 48, 144, 2, 3);
+    struct road_shape shape = make_shape(kernels, 64, 160, 2, 3);
     struct road_tokens tokens = road_tokens_make(&fences, &shape, rows[c]);
     for (int64_t t = 0; t < tokens.count; ++t) {
       tokens.ids[2 * t] = 1;
@@ -148,7 +168,7 @@ TEST(routed_rows_around_and_far_beyond_local_experts) {
 
 /* ---- Same token, same bits ---- */
 
-enum { SAME_TOKENS = 13, SAME_HIDDEN = 48 };
+enum { SAME_TOKENS = 13, SAME_HIDDEN = 96 };
 
 /* The outputs of the first `count` tokens; token's data does not depend on how many there are. */
 static void outputs(const struct road_shape *shape, int64_t count, float *out) {
@@ -167,9 +187,11 @@ static void outputs(const struct road_shape *shape, int64_t count, float *out) {
 static void same_bits(const struct sy_kernels *kernels) {
   static float expected[SAME_TOKENS * SAME_HIDDEN];
   static float got[SAME_TOKENS * SAME_HIDDEN];
-  for (int m = 0; m < 3; ++m) {
-    struct road_shape shape = make_shape(kernels, SAME_HIDDEN, 144, 3, 5);
-    shape.mode = modes[m];
+  for (int m = 0; m < NUM_KINDS; ++m) {
+    struct road_shape shape = make_shape(kernels, SAME_HIDDEN, 160, 3, 5);
+    if (!set_kind(&shape, m)) {
+      continue;
+    }
     shape.per_slot = true;
     outputs(&shape, SAME_TOKENS, expected);
     CHECK(isfinite(expected[0]) && expected[0] != 0.0f);
@@ -211,7 +233,7 @@ static void fold_chunk(const struct road *road, int32_t rank, const struct road_
     fold(x->fc1_trace + r * 2 * n + (gated ? 0 : n), (gated ? 2 * n : n) * sizeof(float), user);
   }
   fold(x->intermediate, rows * sy_intermediate_row_bytes(env->mode, env->intermediate), user);
-  fold(x->intermediate_scales, rows * n / SY_NVFP4_BLOCK, user);
+  fold(x->intermediate_scales, rows * n / (size_t)sy_scale_block(env->format), user);
   fold(x->intermediate_global, rows * slices * sizeof(float), user);
   fold(x->expert_out, rows * (size_t)env->hidden * sizeof(float), user);
 }
@@ -232,18 +254,20 @@ TEST(every_level_has_the_bits_of_the_specification) {
   if (sy_kernels_cpu() == &levels[num_levels - 1]) {
     SKIP("this machine has the specification's level only");
   }
-  for (int64_t c = 0; c < 24; ++c) {
+  for (int64_t c = 0; c < 40; ++c) {
     struct random_stream r = random_stream_make(sy_test_seed(), "level", c);
     struct fences fences = {NULL};
-    struct road_shape shape = make_shape(&levels[num_levels - 1], 16 * random_between(&r, 1, 17),
-                                         16 * random_between(&r, 1, 17), 2, 2);
-    if (c < 6) { /* contractions longer than a kernel may want to hold at once */
-      shape.hidden = c < 3 ? 8272 : 16;
-      shape.intermediate = c < 3 ? 16 : 8272;
+    const int64_t unit = sy_scale_block(kinds[c % NUM_KINDS].format);
+    struct road_shape shape =
+        make_shape(&levels[num_levels - 1], unit * random_between(&r, 1, 272 / unit),
+                   unit * random_between(&r, 1, 272 / unit), 2, 2);
+    if (c < 2 * NUM_KINDS) { /* contractions longer than a kernel may want to hold at once */
+      shape.hidden = c < NUM_KINDS ? 8192 + 3 * unit : unit;
+      shape.intermediate = c < NUM_KINDS ? unit : 8192 + 3 * unit;
       shape.top_k = shape.num_experts = 1;
     }
-    shape.mode = modes[c % 3];
-    shape.activation = (sy_activation)(c / 3 % 4);
+    CHECK(set_kind(&shape, (int)(c % NUM_KINDS)));
+    shape.activation = (sy_activation)(c / NUM_KINDS % 4);
     shape.has_bias = c % 2 == 0;
     shape.num_threads = 1 + (int32_t)(c % 3);
     const struct road_tokens tokens = road_tokens_make(&fences, &shape, random_between(&r, 1, 40));
@@ -261,14 +285,16 @@ TEST(every_level_has_the_bits_of_the_specification) {
 static void one_nan_token(const struct sy_kernels *kernels) {
   static const uint16_t bad[] = {0x7F80, 0xFF80, 0x7FC0};
   struct fences fences = {NULL};
-  struct road_shape shape = make_shape(kernels, 48, 144, 2, 3);
-  struct road_tokens tokens = road_tokens_make(&fences, &shape, 12);
-  for (int kind = 0; kind < 12; ++kind) {
+  struct road_shape shape = make_shape(kernels, 64, 160, 2, 3);
+  struct road_tokens tokens = road_tokens_make(&fences, &shape, 20);
+  for (int kind = 0; kind < 20; ++kind) {
     const int64_t victim = kind;
-    const uint16_t healthy = tokens.hidden[victim * 48 + 17];
-    tokens.hidden[victim * 48 + 17] = bad[kind % 3];
-    shape.activation = (sy_activation)(kind / 3);
-    shape.mode = modes[(kind / 3 + kind) % 3];
+    const uint16_t healthy = tokens.hidden[victim * 64 + 17];
+    shape.activation = (sy_activation)(kind / NUM_KINDS);
+    if (!set_kind(&shape, kind % NUM_KINDS)) {
+      continue;
+    }
+    tokens.hidden[victim * 64 + 17] = bad[kind % 3];
     struct road road;
     struct judge judge;
     road_begin(&road, &shape, &tokens, NULL);
@@ -280,7 +306,7 @@ static void one_nan_token(const struct sy_kernels *kernels) {
     }
     judge_end(&judge);
     road_end(&road);
-    tokens.hidden[victim * 48 + 17] = healthy;
+    tokens.hidden[victim * 64 + 17] = healthy;
   }
   fences_free(&fences);
 }
@@ -336,16 +362,18 @@ static void extreme_sizes(const struct sy_kernels *kernels) {
   static const int exponents[][2] = {{-30, 0}, {30, -30}, {-50, 60}, {50, -60}};
   for (int c = 0; c < 4; ++c) {
     struct fences fences = {NULL};
-    struct road_shape shape = make_shape(kernels, 48, 144, 1, 2);
+    struct road_shape shape = make_shape(kernels, 64, 160, 1, 2);
     struct road_tokens tokens = road_tokens_make(&fences, &shape, 4);
     for (int64_t i = 0; i < tokens.count * shape.hidden; ++i) {
       tokens.hidden[i] =
           oracle_bf16_nearest(ldexp(oracle_bf16_value(tokens.hidden[i]), exponents[c][0]));
     }
-    for (int m = 0; m < 3; ++m) {
+    for (int m = 0; m < NUM_KINDS; ++m) {
       struct road road;
       struct judge judge;
-      shape.mode = modes[m];
+      if (!set_kind(&shape, m)) {
+        continue;
+      }
       road_begin(&road, &shape, &tokens, NULL);
       for (int64_t i = 0; i < shape.hidden * shape.intermediate; ++i) {
         float *up = (float *)(uintptr_t)road.weights[1].up; /* odd experts are F32 */

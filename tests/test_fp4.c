@@ -342,3 +342,93 @@ TEST(random_rows_agree_and_are_close) {
     }
   }
 }
+
+/* ---- MXFP4 ---- */
+
+TEST(e8m0_codes_have_their_values) {
+  for (unsigned code = 0; code < 255; ++code) {
+    CHECK_NEAR((double)sy_e8m0_to_f32((uint8_t)code), oracle_e8m0_value(code), 0.0);
+  }
+  CHECK(isnan(sy_e8m0_to_f32(SY_E8M0_NAN)));
+}
+
+/* Every power of two and its neighbours, zero and the subnormals below 2^-127 included. */
+TEST(a_power_of_two_is_the_smallest_that_is_enough) {
+  for (int exponent = -149; exponent <= 127; ++exponent) {
+    const float power = ldexpf(1.0f, exponent);
+    const float points[] = {0.0f, nextafterf(power, 0.0f), power, nextafterf(power, INFINITY)};
+    for (int i = 0; i < (exponent == 127 ? 3 : 4); ++i) {
+      CHECK_EQ_U64(sy_e8m0_from_f32(points[i]), oracle_e8m0_above((double)points[i]));
+    }
+  }
+}
+
+static bool mx_agrees(const float *x, int64_t n) {
+  static uint8_t pairs[MAX_COLUMNS / 2];
+  static uint8_t scales[MAX_COLUMNS / 32];
+  static uint8_t expected[MAX_COLUMNS];
+  static uint8_t expected_scales[MAX_COLUMNS / 32];
+  sy_mxfp4_quantise(x, n, pairs, scales);
+  oracle_mx_quantise(x, n, expected, expected_scales);
+  bool same = CHECK_EQ_BYTES(scales, expected_scales, (size_t)(n / 32));
+  for (int64_t i = 0; i < n && same; ++i) {
+    same = CHECK_EQ_U64(i % 2 == 0 ? pairs[i / 2] & 0xFu : pairs[i / 2] >> 4, expected[i]);
+  }
+  return same;
+}
+
+TEST(mx_blocks_quantise_as_the_oracle_says) {
+  static float x[MAX_COLUMNS];
+  for (int64_t c = 0; c < 200; ++c) {
+    struct random_stream r = random_stream_make(sy_test_seed(), "mx", c);
+    const int64_t n = 32 * random_between(&r, 1, MAX_COLUMNS / 32);
+    double size = 1.0;
+    for (int64_t i = 0; i < n; ++i) {
+      size = i % 32 == 0 ? ldexp(1.0, (int)random_between(&r, -140, 120)) : size;
+      x[i] = (float)(size * random_normal(&r));
+    }
+    mx_agrees(x, n);
+  }
+}
+
+/* At 6 a power of two the largest code is exact; one step beyond, the scale doubles. */
+TEST(mx_scales_step_where_the_largest_code_ends) {
+  for (int exponent = -126; exponent <= 124; ++exponent) {
+    float x[32] = {[3] = ldexpf(6.0f, exponent), [4] = -0.0f};
+    uint8_t codes[16];
+    uint8_t scale;
+    sy_mxfp4_quantise(x, 32, codes, &scale);
+    CHECK_EQ_I64(scale, exponent + 127);
+    CHECK_EQ_U64(codes[1], 0x70);
+    CHECK_EQ_U64(codes[2], 0x08);
+    mx_agrees(x, 32);
+    x[3] = nextafterf(nextafterf(x[3], INFINITY), INFINITY); /* a sixth of one step more is lost */
+    sy_mxfp4_quantise(x, 32, codes, &scale);
+    CHECK_EQ_I64(scale, exponent + 128);
+    mx_agrees(x, 32);
+  }
+}
+
+TEST(mx_rows_of_zeros_and_of_the_largest_values) {
+  float x[64] = {0.0f};
+  CHECK(mx_agrees(x, 64));
+  for (int i = 0; i < 64; ++i) {
+    x[i] = i % 2 == 0 ? FLT_MAX : -FLT_MIN / 8.0f;
+  }
+  CHECK(mx_agrees(x, 64));
+}
+
+TEST(mx_rows_that_are_not_finite_have_only_nan_scales) {
+  static const float bad[] = {NAN, INFINITY, -INFINITY};
+  for (int i = 0; i < 3; ++i) {
+    float x[96] = {[7] = 1.0f, [40] = bad[i]};
+    uint8_t codes[48];
+    uint8_t scales[3];
+    sy_mxfp4_quantise(x, 96, codes, scales);
+    for (int b = 0; b < 3; ++b) {
+      CHECK_EQ_U64(scales[b], SY_E8M0_NAN);
+    }
+    CHECK(all_zero(codes, 48));
+    CHECK(mx_agrees(x, 96));
+  }
+}

@@ -24,6 +24,7 @@ struct sizes {
   int64_t W, K, H, I, C, M;
   int64_t E_local, E_max;
   sy_mode mode;
+  sy_format format;
   sy_strategy strategy;
   sy_combine combine;
   sy_dtype return_dtype;
@@ -35,10 +36,13 @@ struct bound {
   int64_t row_bytes;
 };
 
-/* A dispatched row: values (and NVFP4 scales, to a multiple of 8), 8 bytes per slot that it may
- * have, for NVFP4 an f32; to a multiple of 16. */
+/* A dispatched row: values (and FP4 scales, to a multiple of 8), 8 bytes per slot that it may have,
+ * for NVFP4 an f32; to a multiple of 16. */
 static int64_t dispatched_row_bytes(const struct sizes *s) {
   const int64_t slots = s->strategy == SY_STRATEGY_GATHER ? s->K : least(s->K, s->E_max);
+  if (s->mode == SY_MODE_W4A4 && s->format == SY_FORMAT_MXFP4) {
+    return round_up(round_up(s->H / 2 + s->H / 32, 8) + 8 * slots, 16);
+  }
   if (s->mode == SY_MODE_W4A4) {
     return round_up(round_up(s->H / 2 + s->H / 16, 8) + 8 * slots + 4, 16);
   }
@@ -74,7 +78,8 @@ static size_t exchange_bounds(const struct sizes *s, struct bound *bounds) {
 
 static size_t scratch_bounds(const struct sizes *s, struct bound *bounds) {
   const bool gather = s->strategy == SY_STRATEGY_GATHER;
-  const bool nvfp4 = s->mode == SY_MODE_W4A4;
+  const bool fp4 = s->mode == SY_MODE_W4A4;
+  const bool mxfp4 = s->format == SY_FORMAT_MXFP4;
   const int64_t refs = s->C * least(s->K, s->W);
   const int64_t routed = s->M * least(s->K, s->E_local);
   const int64_t pointer = (int64_t)sizeof(void *);
@@ -95,9 +100,9 @@ static size_t scratch_bounds(const struct sizes *s, struct bound *bounds) {
       {"routed_weight", routed, 4},
       {"expert_offset", s->E_local + 1, 4},
       {"active_expert", least(s->E_local, routed), 4},
-      {"intermediate", routed, nvfp4 ? s->I / 2 : 2 * s->I},
-      {"intermediate_scales", nvfp4 ? routed : 0, s->I / 16},
-      {"intermediate_global", nvfp4 ? routed : 0, 4 * ((s->I + 127) / 128)},
+      {"intermediate", routed, fp4 ? s->I / 2 : 2 * s->I},
+      {"intermediate_scales", fp4 ? routed : 0, s->I / (mxfp4 ? 32 : 16)},
+      {"intermediate_global", fp4 && !mxfp4 ? routed : 0, 4 * ((s->I + 127) / 128)},
       {"expert_out", routed, 4 * s->H}};
   memcpy(bounds, list, sizeof list);
   return sizeof list / sizeof list[0];
@@ -181,6 +186,7 @@ static void check_all_kinds(const sy_shape *shape, int64_t W, int64_t C, int64_t
                               .E_local = E / W + (rank < E % W ? 1 : 0),
                               .E_max = (E + W - 1) / W,
                               .mode = shape->mode,
+                              .format = shape->format,
                               .strategy = (sy_strategy)(SY_STRATEGY_EXACT + kind % 3),
                               .combine = (sy_combine)(kind / 3 % 2),
                               .return_dtype = (sy_dtype)(kind / 6)};
@@ -206,8 +212,12 @@ TEST(every_buffer_has_its_bound) {
               {.H = 7168, .I = 2048, .E = 256, .K = 8, .W = 8, .C = 4096, .M = 512}};
   for (size_t i = 0; i < sizeof list / sizeof list[0]; ++i) {
     for (int mode = 0; mode < 3; ++mode) {
-      const sy_shape shape = small_shape((sy_mode)mode, list[i].H, list[i].I, list[i].E, list[i].K);
+      sy_shape shape = small_shape((sy_mode)mode, list[i].H, list[i].I, list[i].E, list[i].K);
       check_all_kinds(&shape, list[i].W, list[i].C, list[i].M);
+      if (shape.hidden % 32 == 0 && shape.intermediate % 32 == 0) {
+        shape.format = SY_FORMAT_MXFP4;
+        check_all_kinds(&shape, list[i].W, list[i].C, list[i].M);
+      }
     }
   }
 }
@@ -452,6 +462,7 @@ TEST(the_hash_tells_plans_that_cannot_work_together) {
   DIFFERS(other_shape.num_experts = 9);
   DIFFERS(other_shape.top_k = 3);
   DIFFERS(other_shape.mode = SY_MODE_W4A16);
+  DIFFERS(other_shape.format = SY_FORMAT_MXFP4);
   DIFFERS(other_shape.activation = SY_ACTIVATION_RELU2);
   DIFFERS(other_shape.has_bias = 1);
   DIFFERS(other_shape.expert_rank = swapped);
@@ -463,6 +474,14 @@ TEST(the_hash_tells_plans_that_cannot_work_together) {
   DIFFERS(other.combine = SY_COMBINE_PER_SLOT);
   DIFFERS(other.return_dtype = SY_DTYPE_F32);
 #undef DIFFERS
+}
+
+TEST(mode_bf16_does_not_look_at_the_format) {
+  sy_shape shape = small_shape(SY_MODE_BF16, 48, 16, 8, 2);
+  const sy_plan_desc desc = desc_of(&shape, 2, 10);
+  const uint64_t hash = info_of(&desc).hash;
+  shape.format = SY_FORMAT_MXFP4;
+  CHECK_EQ_U64(info_of(&desc).hash, hash);
 }
 
 /* ---- Strategy ---- */
@@ -526,6 +545,11 @@ TEST(shapes_out_of_range_are_refused) {
   REFUSED(bad, shape.top_k = 0, "top_k is 0", "1 to 1024");
   REFUSED(bad, shape.top_k = 1025, "top_k is 1025", "1 to 1024");
   REFUSED(bad, shape.mode = (sy_mode)3, "mode is 3", "0 to 2");
+  REFUSED(bad, shape.format = (sy_format)2, "format is 2", "0 to 1");
+  REFUSED(bad, (shape.format = SY_FORMAT_MXFP4, shape.hidden = 48), "hidden is 48",
+          "multiples of 32");
+  REFUSED(bad, (shape.format = SY_FORMAT_MXFP4, shape.intermediate = 16), "intermediate is 16",
+          "multiples of 32 from 32");
   REFUSED(bad, shape.activation = (sy_activation)4, "activation is 4", "0 to 3");
   REFUSED(bad, shape.has_bias = 2, "has_bias is 2", "0 to 1");
   REFUSED(bad, (shape.activation = SY_ACTIVATION_SWIGLU_CLAMPED, shape.swiglu_alpha = INFINITY),

@@ -185,6 +185,20 @@ static void check_nvfp4_payload(const struct sy_stage_env *env, const float *x,
   fences_free(&fences);
 }
 
+static void check_mxfp4_payload(const struct sy_stage_env *env, const float *x,
+                                const unsigned char *row) {
+  const int64_t h = env->hidden;
+  struct fences fences = {NULL};
+  uint8_t *codes = FENCED(&fences, uint8_t, h, "codes");
+  uint8_t *scales = FENCED(&fences, uint8_t, h / SY_MXFP4_BLOCK, "scales");
+  oracle_mx_quantise(x, h, codes, scales);
+  for (int64_t i = 0; i < h; ++i) {
+    CHECK_EQ_U64(i % 2 == 0 ? row[i / 2] & 0xFu : row[i / 2] >> 4, codes[i]);
+  }
+  CHECK_EQ_BYTES(row + env->wire_row.scales, scales, (size_t)(h / SY_MXFP4_BLOCK));
+  fences_free(&fences);
+}
+
 /* A row with a non-finite value must hold a NaN, which no weight of 0 and no clamp can lose. */
 static void check_bf16_payload(const struct sy_stage_env *env, const uint16_t *hidden,
                                bool is_finite, const unsigned char *row) {
@@ -211,7 +225,9 @@ static void check_packed_row(const struct road *road, const struct road_rank *ra
   for (int64_t i = 0; i < env->hidden; ++i) {
     x[i] = (float)oracle_bf16_value(hidden[i]);
   }
-  if (env->mode == SY_MODE_W4A4) {
+  if (env->mode == SY_MODE_W4A4 && env->format == SY_FORMAT_MXFP4) {
+    check_mxfp4_payload(env, x, row);
+  } else if (env->mode == SY_MODE_W4A4) {
     check_nvfp4_payload(env, x, row);
   } else {
     check_bf16_payload(env, hidden, isfinite(oracle_global(x, env->hidden)), row);
@@ -479,6 +495,9 @@ static void check_all_ways(struct road_shape shape, const struct road_tokens *to
     shape.gather = ways[w].gather;
     shape.padded_slots = ways[w].padded_slots;
     shape.mode = w % 2 == 0 ? SY_MODE_W4A4 : SY_MODE_BF16;
+    shape.format = w == 2 && shape.hidden % SY_MXFP4_BLOCK == 0 && shape.kernels->has_mxfp4
+                       ? SY_FORMAT_MXFP4
+                       : SY_FORMAT_NVFP4;
     shape.return_dtype = w % 3 == 0 ? SY_DTYPE_F32 : SY_DTYPE_BF16;
     shape.output_dtype = w < 3 ? SY_DTYPE_F32 : SY_DTYPE_BF16;
     shape.accumulate = w % 2 != 0;
@@ -669,10 +688,10 @@ static void non_finite_tokens(const struct sy_kernels *kernels) {
   static const uint16_t bad[] = {0x7F80, 0xFF80, 0x7FC0, 0x7F81, 0xFFFF};
   struct fences fences = {NULL};
   struct road_shape shape = make_shape(kernels, 2, 4, 2);
-  shape.hidden = 48;
+  shape.hidden = 96;
   struct road_tokens tokens = road_tokens_make(&fences, &shape, 10);
   for (int i = 0; i < 5; ++i) {
-    tokens.hidden[2 * i * 48 + 11 * i] = bad[i]; /* every other token */
+    tokens.hidden[2 * i * 96 + 11 * i] = bad[i]; /* every other token */
   }
   check_all_ways(shape, &tokens, NULL);
   fences_free(&fences);

@@ -502,6 +502,9 @@ static void run_unit(const struct expert *e, int64_t unit, int64_t width, rows_f
 
 sy_status sy_cpu_experts_avx512(const struct sy_stage_env *env,
                                 const struct sy_experts_args *args) {
+  if (env->mode != SY_MODE_BF16 && env->format == SY_FORMAT_MXFP4) {
+    return sy_cpu_experts_x86_64_v4(env, args);
+  }
   const int64_t active = args->routed->num_active;
   const int64_t fc1_units = (env->intermediate + UNIT - 1) / UNIT;
   const int64_t fc2_units = (env->hidden + UNIT - 1) / UNIT;

@@ -40,13 +40,13 @@ static bool has_avx512(void) {
 }
 #endif
 
-#define LEVEL(level_name, level_description, available, experts_entry)                     \
-  {                                                                                        \
-    .name = (level_name), .description = (level_description), .is_available = (available), \
-    .expert_bytes = sy_cpu_expert_bytes, .load_expert = sy_cpu_load_expert,                \
-    .check_ids = sy_cpu_check_ids, .route = sy_cpu_route, .pack = sy_cpu_pack,             \
-    .group = sy_cpu_group, .experts = (experts_entry), .reduce = sy_cpu_reduce,            \
-    .combine = sy_cpu_combine                                                              \
+#define LEVEL(level_name, level_description, available, experts_entry)                         \
+  {                                                                                            \
+    .name = (level_name), .description = (level_description), .is_available = (available),     \
+    .has_mxfp4 = true, .expert_bytes = sy_cpu_expert_bytes, .load_expert = sy_cpu_load_expert, \
+    .check_ids = sy_cpu_check_ids, .route = sy_cpu_route, .pack = sy_cpu_pack,                 \
+    .group = sy_cpu_group, .experts = (experts_entry), .reduce = sy_cpu_reduce,                \
+    .combine = sy_cpu_combine                                                                  \
   }
 
 static const struct sy_kernels levels[] = {

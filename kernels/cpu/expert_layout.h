@@ -5,9 +5,10 @@
  *
  * A tile is SY_TILE output rows over the whole contraction, cut into blocks of 16 columns. A lane
  * is an output row. Tiles start at multiples of 64:
- *   NVFP4  | codes of block 0, 1, ... | scales of block 0, 1, ... |
- *          128 B of codes: byte [j][lane] has column 2j low, 2j + 1 high; 16 B of scales: [lane]
- *   BF16   | block 0, 1, ... |: 16 x 16 values [column][lane], 512 B */
+ *   FP4   | codes of block 0, 1, ... | scales of scale block 0, 1, ... |
+ *         128 B of codes: byte [j][lane] has column 2j low, 2j + 1 high; 16 B of scales: [lane],
+ *         for every block (NVFP4) or every two (MXFP4, whose global scales are 1)
+ *   BF16  | block 0, 1, ... |: 16 x 16 values [column][lane], 512 B */
 #ifndef SY_KERNELS_CPU_EXPERT_LAYOUT_H
 #define SY_KERNELS_CPU_EXPERT_LAYOUT_H
 
@@ -36,10 +37,13 @@ static inline bool sy_is_gated(sy_activation activation) {
   return activation != SY_ACTIVATION_RELU2;
 }
 
-static inline size_t sy_tile_bytes(sy_mode mode, size_t columns) {
-  const size_t block_bytes =
-      mode == SY_MODE_BF16 ? SY_BF16_BLOCK_BYTES : SY_FP4_CODE_BYTES + SY_FP4_SCALE_BYTES;
-  return sy_align_up(columns / SY_BLOCK * block_bytes, 64);
+static inline size_t sy_tile_bytes(sy_mode mode, sy_format format, size_t columns) {
+  const size_t blocks = columns / SY_BLOCK;
+  const size_t scale_blocks = columns / (size_t)sy_scale_block(format);
+  return sy_align_up(mode == SY_MODE_BF16
+                         ? blocks * SY_BF16_BLOCK_BYTES
+                         : blocks * SY_FP4_CODE_BYTES + scale_blocks * SY_FP4_SCALE_BYTES,
+                     64);
 }
 
 /* Bounds: hidden, intermediate <= 2^20, so that every product fits in 64 bits. */
@@ -52,8 +56,8 @@ static inline struct sy_expert_layout sy_expert_layout_make(const struct sy_stag
   layout.bias[SY_UP] = layout.bias[SY_GATE] + (env->has_bias ? i * sizeof(float) : 0);
   layout.bias[SY_DOWN] = layout.bias[SY_UP] + (env->has_bias ? i * sizeof(float) : 0);
   layout.fc1 = sy_align_up(layout.bias[SY_DOWN] + (env->has_bias ? h * sizeof(float) : 0), 64);
-  layout.fc1_tile_bytes = sy_tile_bytes(env->mode, h);
-  layout.fc2_tile_bytes = sy_tile_bytes(env->mode, i);
+  layout.fc1_tile_bytes = sy_tile_bytes(env->mode, env->format, h);
+  layout.fc2_tile_bytes = sy_tile_bytes(env->mode, env->format, i);
   const size_t fc1_tiles = i / SY_TILE * (size_t)layout.fc1_projections;
   layout.fc2 = sy_align_up(layout.fc1 + fc1_tiles * layout.fc1_tile_bytes, 64);
   layout.bytes = sy_align_up(layout.fc2 + h / SY_TILE * layout.fc2_tile_bytes, 64);

@@ -17,7 +17,7 @@ struct expert {
   int32_t begin, end; /* its routed rows */
 };
 
-/* SY_TILE output rows: codes or bf16 values, and scales (NVFP4). */
+/* SY_TILE output rows: codes or bf16 values, and scales (FP4). */
 struct tile {
   const uint8_t *data;
   const uint8_t *scales;
@@ -53,7 +53,12 @@ static inline struct tile tile_at(const struct expert *e, enum sy_projection p, 
   return (struct tile){data, data + columns / SY_BLOCK * SY_FP4_CODE_BYTES};
 }
 
-/* The received row behind a routed row, and its global scale (w4a4). */
+/* Whether rows and intermediates have global scales. */
+static inline bool has_globals(const struct sy_stage_env *env) {
+  return env->mode == SY_MODE_W4A4 && env->format == SY_FORMAT_NVFP4;
+}
+
+/* The received row behind a routed row, and its global scale (NVFP4). */
 static inline const uint8_t *source_row(const struct expert *e, int32_t routed_row) {
   const struct sy_routed *routed = e->args->routed;
   return routed->received_row[routed->routed_source[routed_row]];
@@ -69,7 +74,7 @@ static inline float source_global(const struct expert *e, int32_t routed_row) {
 struct intermediate {
   uint8_t *data;
   uint8_t *scales; /* w4a4 */
-  float *globals;  /* w4a4 */
+  float *globals;  /* w4a4 of NVFP4 */
 };
 
 static inline struct intermediate intermediate_at(const struct expert *e, int32_t routed_row) {
@@ -80,10 +85,11 @@ static inline struct intermediate intermediate_at(const struct expert *e, int32_
   const size_t slices = (columns + SY_INTERMEDIATE_SLICE - 1) / SY_INTERMEDIATE_SLICE;
   const size_t row_bytes = sy_intermediate_row_bytes(env->mode, env->intermediate);
   const bool w4a4 = env->mode == SY_MODE_W4A4;
+  const size_t block = (size_t)sy_scale_block(env->format);
   return (struct intermediate){
       .data = args->intermediate + row * row_bytes,
-      .scales = w4a4 ? args->intermediate_scales + row * (columns / SY_BLOCK) : NULL,
-      .globals = w4a4 ? args->intermediate_global + row * slices : NULL};
+      .scales = w4a4 ? args->intermediate_scales + row * (columns / block) : NULL,
+      .globals = has_globals(env) ? args->intermediate_global + row * slices : NULL};
 }
 
 /* Keeps FC1's sums of one slice of one row for the judge. */

@@ -5,14 +5,15 @@
  *
  *   w4a4   sum += float(dot) * (row scale * weight scale); dot is of doubled codes, exact in int32
  *          (<= 2304), and so is the product in f32 (20 bits): only the addition rounds. FC2 sums
- * each
- *          slice of 128 columns by itself, times the slice's global scale, slices ascending.
+ *          each slice of 128 columns by itself, times the slice's global scale, slices ascending.
+ *          MXFP4: sum = fma(float(dot), row scale * weight scale, sum): powers of two may leave the
+ *          normal range. No slices: FC2 sums as FC1 does.
  *   w4a16  dot = fma chain over the block's columns, ascending; sum = fma(dot, weight scale, sum)
  *   bf16   the same dot; sum += dot
  *
  * A lane is an output row, so that SIMD of any width adds in this same order. Global scales and
  * biases come last: w4a4 FC1 (sum / 4) * (row global * weight global), FC2 (sum / 4) * weight
- * global; w4a16 sum * weight global.
+ * global; w4a16 sum * weight global. Those that MXFP4 does not have are 1.
  *
  * This file is compiled once per instruction level (SY_CPU_SUFFIX): the compiler makes vectors of
  * the inner loops over lanes, and every level gives the same bits.
@@ -89,23 +90,51 @@ static void decode_bf16(const uint8_t *block, float (*w)[SY_TILE]) {
   }
 }
 
-static void decode_scales(const uint8_t *codes, float *scales) {
+static inline float decode_scale(sy_format format, uint8_t code) {
+  return format == SY_FORMAT_MXFP4 ? sy_e8m0_to_f32(code) : sy_e4m3_to_f32(code);
+}
+
+static void decode_scales(sy_format format, const uint8_t *codes, float *scales) {
+  if (format == SY_FORMAT_MXFP4) {
 #pragma omp simd
-  for (int lane = 0; lane < SY_TILE; ++lane) {
-    scales[lane] = sy_e4m3_to_f32(codes[lane]);
+    for (int lane = 0; lane < SY_TILE; ++lane) {
+      scales[lane] = sy_e8m0_to_f32(codes[lane]);
+    }
+  } else {
+#pragma omp simd
+    for (int lane = 0; lane < SY_TILE; ++lane) {
+      scales[lane] = sy_e4m3_to_f32(codes[lane]);
+    }
   }
 }
 
-static void dot_w4a4(const struct tile *tile, const struct operand *x, int rows, int64_t begin,
-                     int64_t end, float (*sum)[SY_TILE]) {
+/* sum += dot of one block times its scales. */
+static inline void add_block(sy_format format, const int32_t *dot, float x_scale,
+                             const float *w_scale, float *sum) {
+  if (format == SY_FORMAT_MXFP4) {
+#pragma omp simd
+    for (int lane = 0; lane < SY_TILE; ++lane) {
+      sum[lane] = fmaf((float)dot[lane], x_scale * w_scale[lane], sum[lane]);
+    }
+  } else {
+#pragma omp simd
+    for (int lane = 0; lane < SY_TILE; ++lane) {
+      sum[lane] += (float)dot[lane] * (x_scale * w_scale[lane]);
+    }
+  }
+}
+
+static void dot_w4a4(sy_format format, const struct tile *tile, const struct operand *x, int rows,
+                     int64_t begin, int64_t end, float (*sum)[SY_TILE]) {
+  const int64_t per_scale = sy_scale_block(format) / SY_BLOCK;
   for (int64_t b = begin; b < end; ++b) {
     struct fp4_ints w;
     float w_scale[SY_TILE];
     decode_fp4(tile->data + b * SY_FP4_CODE_BYTES, &w);
-    decode_scales(tile->scales + b * SY_FP4_SCALE_BYTES, w_scale);
+    decode_scales(format, tile->scales + b / per_scale * SY_FP4_SCALE_BYTES, w_scale);
     for (int r = 0; r < rows; ++r) {
       const uint8_t *codes = x->data[r] + b * (SY_BLOCK / 2);
-      const float x_scale = sy_e4m3_to_f32(x->scales[r][b]);
+      const float x_scale = decode_scale(format, x->scales[r][b / per_scale]);
       int32_t even[SY_BLOCK / 2];
       int32_t odd[SY_BLOCK / 2];
       for (int j = 0; j < SY_BLOCK / 2; ++j) {
@@ -123,10 +152,7 @@ static void dot_w4a4(const struct tile *tile, const struct operand *x, int rows,
           dot[lane] += odd[j] * w.odd[j][lane];
         }
       }
-#pragma omp simd
-      for (int lane = 0; lane < SY_TILE; ++lane) {
-        sum[r][lane] += (float)dot[lane] * (x_scale * w_scale[lane]);
-      }
+      add_block(format, dot, x_scale, w_scale, sum[r]);
     }
   }
 }
@@ -147,14 +173,15 @@ static void dot_block(const uint8_t *x, const float (*w)[SY_TILE], float *dot) {
   }
 }
 
-static void dot_w4a16(const struct tile *tile, const struct operand *x, int rows, int64_t begin,
-                      int64_t end, float (*sum)[SY_TILE]) {
+static void dot_w4a16(sy_format format, const struct tile *tile, const struct operand *x, int rows,
+                      int64_t begin, int64_t end, float (*sum)[SY_TILE]) {
+  const int64_t per_scale = sy_scale_block(format) / SY_BLOCK;
   for (int64_t b = begin; b < end; ++b) {
     float w[SY_BLOCK][SY_TILE];
     float w_scale[SY_TILE];
     float dot[SY_TILE];
     decode_fp4_floats(tile->data + b * SY_FP4_CODE_BYTES, w);
-    decode_scales(tile->scales + b * SY_FP4_SCALE_BYTES, w_scale);
+    decode_scales(format, tile->scales + b / per_scale * SY_FP4_SCALE_BYTES, w_scale);
     for (int r = 0; r < rows; ++r) {
       dot_block(x->data[r] + b * SY_BLOCK * 2, (const float(*)[SY_TILE])w, dot);
 #pragma omp simd
@@ -181,15 +208,15 @@ static void dot_bf16(const struct tile *tile, const struct operand *x, int rows,
   }
 }
 
-static void dot(sy_mode mode, const struct tile *tile, const struct operand *x, int rows,
-                int64_t begin, int64_t end, float (*sum)[SY_TILE]) {
+static void dot(const struct sy_stage_env *env, const struct tile *tile, const struct operand *x,
+                int rows, int64_t begin, int64_t end, float (*sum)[SY_TILE]) {
   memset(sum, 0, (size_t)rows * sizeof sum[0]);
-  switch (mode) {
+  switch (env->mode) {
   case SY_MODE_W4A4:
-    dot_w4a4(tile, x, rows, begin, end, sum);
+    dot_w4a4(env->format, tile, x, rows, begin, end, sum);
     break;
   case SY_MODE_W4A16:
-    dot_w4a16(tile, x, rows, begin, end, sum);
+    dot_w4a16(env->format, tile, x, rows, begin, end, sum);
     break;
   case SY_MODE_BF16:
     dot_bf16(tile, x, rows, begin, end, sum);
@@ -213,14 +240,14 @@ static void fc1_projection(const struct expert *e, enum sy_projection p, int64_t
                            int columns, const struct operand *x, int32_t first, int rows,
                            float (*out)[SLICE]) {
   const int64_t blocks = e->env->hidden / SY_BLOCK;
-  const bool w4a4 = e->env->mode == SY_MODE_W4A4;
+  const float sum_scale = e->env->mode == SY_MODE_W4A4 ? 0.25f : 1.0f;
   for (int c = 0; c < columns; c += SY_TILE) {
     const struct tile tile = tile_at(e, p, column + c);
     float sum[ROWS][SY_TILE];
-    dot(e->env->mode, &tile, x, rows, 0, blocks, sum);
+    dot(e->env, &tile, x, rows, 0, blocks, sum);
     for (int r = 0; r < rows; ++r) {
-      const float sum_scale = w4a4 ? 0.25f : 1.0f;
-      const float scale = w4a4 ? source_global(e, first + r) * e->globals[p] : e->globals[p];
+      const float scale =
+          has_globals(e->env) ? source_global(e, first + r) * e->globals[p] : e->globals[p];
       for (int lane = 0; lane < SY_TILE; ++lane) {
         const float y = (sum_scale * sum[r][lane]) * scale;
         out[r][c + lane] = e->env->has_bias ? y + bias_of(e, p)[column + c + lane] : y;
@@ -229,13 +256,18 @@ static void fc1_projection(const struct expert *e, enum sy_projection p, int64_t
   }
 }
 
-/* One slice of one row's intermediate: NVFP4 with a global scale of its own, or BF16. */
+/* One slice of one row's intermediate: FP4 (NVFP4 with a global scale of its own), or BF16. */
 static void store_intermediate(const struct expert *e, int64_t column, int columns,
                                int32_t routed_row, const float *values) {
   const struct intermediate row = intermediate_at(e, routed_row);
   if (e->env->mode == SY_MODE_W4A4) {
-    row.globals[column / SLICE] =
-        sy_nvfp4_quantise(values, columns, row.data + column / 2, row.scales + column / SY_BLOCK);
+    uint8_t *codes = row.data + column / 2;
+    uint8_t *scales = row.scales + column / sy_scale_block(e->env->format);
+    if (e->env->format == SY_FORMAT_MXFP4) {
+      sy_mxfp4_quantise(values, columns, codes, scales);
+    } else {
+      row.globals[column / SLICE] = sy_nvfp4_quantise(values, columns, codes, scales);
+    }
     return;
   }
   uint16_t *out = (uint16_t *)(void *)row.data + column;
@@ -283,14 +315,14 @@ static struct operand intermediate_operand(const struct expert *e, int32_t first
   return x;
 }
 
-/* w4a4: slices ascending, each with the global scale of its row. */
+/* NVFP4 w4a4: slices ascending, each with the global scale of its row. */
 static void dot_slices(const struct expert *e, const struct tile *tile, const struct operand *x,
                        int32_t first, int rows, float (*total)[SY_TILE]) {
   const int64_t blocks = e->env->intermediate / SY_BLOCK;
   memset(total, 0, (size_t)rows * sizeof total[0]);
   for (int64_t begin = 0; begin < blocks; begin += SLICE_BLOCKS) {
     float sum[ROWS][SY_TILE];
-    dot(SY_MODE_W4A4, tile, x, rows, begin, begin + min_int(SLICE_BLOCKS, blocks - begin), sum);
+    dot(e->env, tile, x, rows, begin, begin + min_int(SLICE_BLOCKS, blocks - begin), sum);
     for (int r = 0; r < rows; ++r) {
       const float global = intermediate_at(e, first + r).globals[begin / SLICE_BLOCKS];
       for (int lane = 0; lane < SY_TILE; ++lane) {
@@ -304,18 +336,17 @@ static void fc2_unit(const struct expert *e, int64_t slice) {
   const struct sy_stage_env *env = e->env;
   const int64_t column = slice * SLICE;
   const int columns = min_int(SLICE, env->hidden - column);
-  const bool w4a4 = env->mode == SY_MODE_W4A4;
-  const float sum_scale = w4a4 ? 0.25f : 1.0f;
+  const float sum_scale = env->mode == SY_MODE_W4A4 ? 0.25f : 1.0f;
   for (int32_t first = e->begin; first < e->end; first += ROWS) {
     const int rows = min_int(ROWS, e->end - first);
     const struct operand x = intermediate_operand(e, first, rows);
     for (int64_t c = column; c < column + columns; c += SY_TILE) {
       const struct tile tile = tile_at(e, SY_DOWN, c);
       float sum[ROWS][SY_TILE];
-      if (w4a4) {
+      if (has_globals(env)) {
         dot_slices(e, &tile, &x, first, rows, sum);
       } else {
-        dot(env->mode, &tile, &x, rows, 0, env->intermediate / SY_BLOCK, sum);
+        dot(env, &tile, &x, rows, 0, env->intermediate / SY_BLOCK, sum);
       }
       for (int r = 0; r < rows; ++r) {
         float *out = e->args->expert_out + (int64_t)(first + r) * env->hidden + c;

@@ -36,6 +36,24 @@ static void pack_nvfp4(const struct sy_stage_env *env, const uint16_t *hidden, u
   memcpy(row + env->wire_row.global, &global, sizeof global);
 }
 
+/* sy_mxfp4_quantise over a bf16 row. */
+static void pack_mxfp4(const struct sy_stage_env *env, const uint16_t *hidden, unsigned char *row) {
+  uint8_t *scales = row + env->wire_row.scales;
+  float amax;
+  if (!row_amax(hidden, env->hidden, &amax)) {
+    memset(row, 0, (size_t)env->hidden / 2);
+    memset(scales, SY_E8M0_NAN, (size_t)env->hidden / SY_MXFP4_BLOCK);
+    return;
+  }
+  for (int64_t b = 0; b < env->hidden / SY_MXFP4_BLOCK; ++b) {
+    float x[SY_MXFP4_BLOCK];
+    for (int i = 0; i < SY_MXFP4_BLOCK; ++i) {
+      x[i] = sy_bf16_to_f32(hidden[b * SY_MXFP4_BLOCK + i]);
+    }
+    sy_mxfp4_quantise_block(x, row + b * (SY_MXFP4_BLOCK / 2), scales + b);
+  }
+}
+
 /* One non-finite value makes the whole row NaN: an infinity could otherwise meet a zero weight, or
  * a saturating activation, and leave finite numbers behind. */
 static void pack_bf16(const struct sy_stage_env *env, const uint16_t *hidden, unsigned char *row) {
@@ -69,6 +87,17 @@ static void copy_payload(const struct sy_stage_env *env, const unsigned char *fr
          env->wire_row.bytes - env->wire_row.global);
 }
 
+static void pack_payload(const struct sy_stage_env *env, const uint16_t *hidden,
+                         unsigned char *row) {
+  if (env->mode != SY_MODE_W4A4) {
+    pack_bf16(env, hidden, row);
+  } else if (env->format == SY_FORMAT_MXFP4) {
+    pack_mxfp4(env, hidden, row);
+  } else {
+    pack_nvfp4(env, hidden, row);
+  }
+}
+
 static void pack_token(const struct sy_stage_env *env, const struct sy_pack_args *args,
                        int64_t token) {
   const uint16_t *hidden =
@@ -82,10 +111,8 @@ static void pack_token(const struct sy_stage_env *env, const struct sy_pack_args
     unsigned char *row = args->landing[refs[i].rank] + (size_t)refs[i].row * env->wire_row.bytes;
     if (first != NULL) {
       copy_payload(env, first, row);
-    } else if (env->mode == SY_MODE_W4A4) {
-      pack_nvfp4(env, hidden, row);
     } else {
-      pack_bf16(env, hidden, row);
+      pack_payload(env, hidden, row);
     }
     first = first == NULL ? row : first;
     const int32_t base = env->gather ? 0 : args->send_offset[refs[i].rank];

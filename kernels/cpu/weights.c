@@ -39,17 +39,23 @@ static sy_status find_amax(const struct matrix *m, bool bf16, float *amax_out,
   return SY_OK;
 }
 
-/* 16 rows x 16 columns at (row, column) -> one block's codes and scales. */
-static void pack_fp4_block(const struct matrix *m, int64_t row, int64_t column, float global,
-                           unsigned char *codes, unsigned char *scales) {
+/* 16 rows x the columns of one scale, from (row, column) on -> codes of one or two blocks, and their
+ * scales. */
+static void pack_fp4_block(sy_format format, const struct matrix *m, int64_t row, int64_t column,
+                           float global, unsigned char *codes, unsigned char *scales) {
+  const int columns = (int)sy_scale_block(format);
   for (int lane = 0; lane < SY_TILE; ++lane) {
-    float x[SY_BLOCK];
-    uint8_t pairs[SY_BLOCK / 2];
-    for (int k = 0; k < SY_BLOCK; ++k) {
+    float x[SY_MXFP4_BLOCK];
+    uint8_t pairs[SY_MXFP4_BLOCK / 2];
+    for (int k = 0; k < columns; ++k) {
       x[k] = at(m, row + lane, column + k);
     }
-    sy_nvfp4_quantise_block(x, global, pairs, &scales[lane]);
-    for (int j = 0; j < SY_BLOCK / 2; ++j) {
+    if (format == SY_FORMAT_MXFP4) {
+      sy_mxfp4_quantise_block(x, pairs, &scales[lane]);
+    } else {
+      sy_nvfp4_quantise_block(x, global, pairs, &scales[lane]);
+    }
+    for (int j = 0; j < columns / 2; ++j) {
       codes[j * SY_TILE + lane] = pairs[j];
     }
   }
@@ -75,17 +81,18 @@ static sy_status pack_projection(const struct sy_stage_env *env, const struct ma
   if (status != SY_OK) {
     return status;
   }
-  const float global = bf16 ? 1.0f : sy_nvfp4_global(amax);
-  const size_t blocks = (size_t)m->columns / SY_BLOCK;
+  const float global = bf16 || env->format == SY_FORMAT_MXFP4 ? 1.0f : sy_nvfp4_global(amax);
+  const int64_t step = bf16 ? SY_BLOCK : sy_scale_block(env->format);
   for (int64_t row = 0; row < m->rows; row += SY_TILE) {
     unsigned char *tile = tiles + (size_t)(row / SY_TILE) * tile_stride;
-    for (size_t b = 0; b < blocks; ++b) {
-      const int64_t column = (int64_t)b * SY_BLOCK;
+    unsigned char *scales = tile + m->columns / SY_BLOCK * SY_FP4_CODE_BYTES;
+    for (int64_t column = 0; column < m->columns; column += step) {
       if (bf16) {
-        pack_bf16_block(m, row, column, tile + b * SY_BF16_BLOCK_BYTES);
+        pack_bf16_block(m, row, column, tile + column / SY_BLOCK * SY_BF16_BLOCK_BYTES);
       } else {
-        pack_fp4_block(m, row, column, global, tile + b * SY_FP4_CODE_BYTES,
-                       tile + blocks * SY_FP4_CODE_BYTES + b * SY_FP4_SCALE_BYTES);
+        pack_fp4_block(env->format, m, row, column, global,
+                       tile + column / SY_BLOCK * SY_FP4_CODE_BYTES,
+                       scales + column / step * SY_FP4_SCALE_BYTES);
       }
     }
   }

@@ -39,6 +39,7 @@ const struct sy_kernels *sy_kernels_cuda_emulated(void) {
                                           load_expert,      sy_cpu_check_ids,
                                           sy_cuda_route,    sy_cuda_pack,
                                           sy_cuda_group,    sy_cuda_experts,
-                                          sy_cuda_reduce,   sy_cuda_combine};
+                                          sy_cuda_reduce,   sy_cuda_combine,
+                                          false};
   return &table;
 }

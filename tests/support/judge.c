@@ -15,6 +15,7 @@ void judge_end(struct judge *judge) { oracle_layer_free(&judge->layer); }
 
 /* What a received row is worth. */
 static void read_row(const struct sy_stage_env *env, const unsigned char *row, double *values) {
+  const unsigned char *scales = row + env->wire_row.scales;
   for (int64_t i = 0; i < env->hidden && env->mode != SY_MODE_W4A4; ++i) {
     uint16_t bf16;
     memcpy(&bf16, row + i * 2, sizeof bf16);
@@ -22,10 +23,13 @@ static void read_row(const struct sy_stage_env *env, const unsigned char *row, d
   }
   for (int64_t i = 0; i < env->hidden && env->mode == SY_MODE_W4A4; ++i) {
     const uint8_t code = i % 2 == 0 ? row[i / 2] & 0xFu : row[i / 2] >> 4;
+    if (env->format == SY_FORMAT_MXFP4) {
+      oracle_mx_dequantise(&code, scales + i / SY_MXFP4_BLOCK, 1, &values[i]);
+      continue;
+    }
     float global;
     memcpy(&global, row + env->wire_row.global, sizeof global);
-    oracle_dequantise(&code, row + env->wire_row.scales + i / SY_NVFP4_BLOCK, global, 1,
-                      &values[i]);
+    oracle_dequantise(&code, scales + i / SY_NVFP4_BLOCK, global, 1, &values[i]);
   }
 }
 
@@ -60,9 +64,13 @@ static bool judge_intermediate(const struct sy_stage_env *env, const struct sy_e
   if (env->mode != SY_MODE_W4A4) {
     return oracle_judge_bf16(r, (const uint16_t *)(const void *)stored, v->activated, n, v->stored);
   }
+  const unsigned char *scales = args->intermediate_scales + r * n / sy_scale_block(env->format);
+  if (env->format == SY_FORMAT_MXFP4) {
+    return oracle_judge_mxfp4(r, stored, scales, v->activated, n, v->stored);
+  }
   const int64_t slices = (n + SY_INTERMEDIATE_SLICE - 1) / SY_INTERMEDIATE_SLICE;
-  return oracle_judge_nvfp4(r, stored, args->intermediate_scales + r * n / SY_NVFP4_BLOCK,
-                            args->intermediate_global + r * slices, v->activated, n, v->stored);
+  return oracle_judge_nvfp4(r, stored, scales, args->intermediate_global + r * slices, v->activated,
+                            n, v->stored);
 }
 
 static bool judge_row(const struct sy_stage_env *env, const struct sy_experts_args *args,

@@ -10,7 +10,15 @@
 /* The sequence of the quantiser is written in f32: it must be evaluated in f32. */
 _Static_assert(FLT_EVAL_METHOD == 0, "float expressions are evaluated in float");
 
-enum { BLOCK = 16, SLICE = 128, E2M1_CODES = 8, E4M3_CODES = 127 };
+enum {
+  BLOCK = 16,
+  MX_BLOCK = 32,
+  SLICE = 128,
+  E2M1_CODES = 8,
+  E4M3_CODES = 127,
+  E8M0_CODES = 255,
+  E8M0_NAN = 255
+};
 
 static void *allocate(int64_t count, size_t bytes_each) {
   void *memory = calloc(count > 0 ? (size_t)count : 1, bytes_each);
@@ -38,6 +46,8 @@ double oracle_e4m3_value(unsigned code) {
   const int mantissa = (int)(code & 7u);
   return exponent == 0 ? ldexp(mantissa, -9) : ldexp(8 + mantissa, exponent - 10);
 }
+
+double oracle_e8m0_value(unsigned code) { return ldexp(1.0, (int)code - 127); }
 
 double oracle_bf16_value(uint16_t code) {
   const double sign = (code & 0x8000u) != 0u ? -1.0 : 1.0;
@@ -73,6 +83,14 @@ unsigned oracle_e4m3_nearest(double x) {
   return nearest(oracle_e4m3_value, E4M3_CODES, fmin(x, oracle_e4m3_value(E4M3_CODES - 1)));
 }
 
+unsigned oracle_e8m0_above(double x) {
+  unsigned code = 0;
+  while (code + 1 < E8M0_CODES && oracle_e8m0_value(code) < x) {
+    ++code;
+  }
+  return code;
+}
+
 /* x = n * 2^unit with n < 256 rounded to an integer; codes of one sign count such units. */
 uint16_t oracle_bf16_nearest(double x) {
   const unsigned sign = signbit(x) != 0 ? 0x8000u : 0u;
@@ -106,6 +124,8 @@ bool oracle_allows_e2m1(unsigned code, double x) {
 bool oracle_allows_e4m3(unsigned code, double x) {
   return is_between(code, oracle_e4m3_nearest, x);
 }
+
+bool oracle_allows_e8m0(unsigned code, double x) { return is_between(code, oracle_e8m0_above, x); }
 
 static unsigned bf16_magnitude(double x) { return oracle_bf16_nearest(x); }
 
@@ -158,9 +178,49 @@ void oracle_dequantise(const uint8_t *codes, const uint8_t *scales, float global
   }
 }
 
+void oracle_mx_quantise(const float *x, int64_t n, uint8_t *codes, uint8_t *scales) {
+  bool finite = true;
+  for (int64_t i = 0; i < n; ++i) {
+    finite = finite && isfinite(x[i]);
+  }
+  memset(codes, 0, (size_t)n);
+  memset(scales, E8M0_NAN, (size_t)(n / MX_BLOCK));
+  for (int64_t b = 0; b < n / MX_BLOCK && finite; ++b) {
+    const float quotient = amax_of(x + b * MX_BLOCK, MX_BLOCK) / 6.0f;
+    scales[b] = (uint8_t)oracle_e8m0_above((double)quotient);
+    for (int64_t i = b * MX_BLOCK; i < (b + 1) * MX_BLOCK; ++i) {
+      codes[i] = (uint8_t)oracle_e2m1_nearest((double)x[i] / oracle_e8m0_value(scales[b]));
+    }
+  }
+}
+
+void oracle_mx_dequantise(const uint8_t *codes, const uint8_t *scales, int64_t n, double *values) {
+  for (int64_t i = 0; i < n; ++i) {
+    const uint8_t scale = scales[i / MX_BLOCK];
+    values[i] =
+        scale == E8M0_NAN ? (double)NAN : oracle_e2m1_value(codes[i]) * oracle_e8m0_value(scale);
+  }
+}
+
 /* ---- The layer ---- */
 
-static double *round_matrix(sy_mode mode, sy_dtype dtype, const void *data, int64_t n) {
+/* What n values are worth when they are FP4. */
+static void round_fp4(sy_format format, const float *x, int64_t n, double *values) {
+  uint8_t *codes = allocate(n, 1);
+  uint8_t *scales = allocate(n / BLOCK, 1);
+  if (format == SY_FORMAT_MXFP4) {
+    oracle_mx_quantise(x, n, codes, scales);
+    oracle_mx_dequantise(codes, scales, n, values);
+  } else {
+    const float global = oracle_global(x, n);
+    oracle_quantise(x, n, global, codes, scales);
+    oracle_dequantise(codes, scales, global, n, values);
+  }
+  free(codes);
+  free(scales);
+}
+
+static double *round_matrix(const sy_shape *shape, sy_dtype dtype, const void *data, int64_t n) {
   if (data == NULL) {
     return NULL;
   }
@@ -171,14 +231,8 @@ static double *round_matrix(sy_mode mode, sy_dtype dtype, const void *data, int6
                                  : (float)oracle_bf16_value(((const uint16_t *)data)[i]);
     values[i] = oracle_bf16_value(oracle_bf16_nearest((double)x[i]));
   }
-  if (mode != SY_MODE_BF16) {
-    uint8_t *codes = allocate(n, 1);
-    uint8_t *scales = allocate(n / BLOCK, 1);
-    const float global = oracle_global(x, n);
-    oracle_quantise(x, n, global, codes, scales);
-    oracle_dequantise(codes, scales, global, n, values);
-    free(codes);
-    free(scales);
+  if (shape->mode != SY_MODE_BF16) {
+    round_fp4(shape->format, x, n, values);
   }
   free(x);
   return values;
@@ -204,9 +258,9 @@ void oracle_layer_make(const sy_shape *shape, const sy_expert_weights *weights,
   for (int32_t e = 0; e < shape->num_experts; ++e) {
     const sy_expert_weights *w = &weights[e];
     layer_out->experts[e] = (struct oracle_expert){
-        .gate = round_matrix(shape->mode, w->dtype, w->gate, n * h),
-        .up = round_matrix(shape->mode, w->dtype, w->up, n * h),
-        .down = round_matrix(shape->mode, w->dtype, w->down, h * n),
+        .gate = round_matrix(shape, w->dtype, w->gate, n * h),
+        .up = round_matrix(shape, w->dtype, w->up, n * h),
+        .down = round_matrix(shape, w->dtype, w->down, h * n),
         .gate_bias = widen(w->gate_bias, n),
         .up_bias = widen(w->up_bias, n),
         .down_bias = widen(w->down_bias, h),
@@ -239,12 +293,7 @@ void oracle_row(const struct oracle_layer *layer, const uint16_t *hidden, double
     row[i] = isnan(global) ? (double)NAN : (double)x[i];
   }
   if (layer->shape.mode == SY_MODE_W4A4) {
-    uint8_t *codes = allocate(h, 1);
-    uint8_t *scales = allocate(h / BLOCK, 1);
-    oracle_quantise(x, h, global, codes, scales);
-    oracle_dequantise(codes, scales, global, h, row);
-    free(codes);
-    free(scales);
+    round_fp4(layer->shape.format, x, h, row);
   }
   free(x);
 }
@@ -294,23 +343,19 @@ double oracle_activate(const struct oracle_layer *layer, double gate, double up)
   return (double)NAN;
 }
 
-static void round_slice(double *values, int64_t n) {
+static void round_slice(sy_format format, double *values, int64_t n) {
   float x[SLICE];
-  uint8_t codes[SLICE];
-  uint8_t scales[SLICE / BLOCK];
   for (int64_t i = 0; i < n; ++i) {
     x[i] = (float)values[i];
   }
-  const float global = oracle_global(x, n);
-  oracle_quantise(x, n, global, codes, scales);
-  oracle_dequantise(codes, scales, global, n, values);
+  round_fp4(format, x, n, values);
 }
 
 void oracle_round_intermediate(const struct oracle_layer *layer, double *intermediate) {
   const int64_t n = layer->shape.intermediate;
   if (layer->shape.mode == SY_MODE_W4A4) {
     for (int64_t i = 0; i < n; i += SLICE) {
-      round_slice(intermediate + i, smaller(n - i, SLICE));
+      round_slice(layer->shape.format, intermediate + i, smaller(n - i, SLICE));
     }
   } else {
     for (int64_t i = 0; i < n; ++i) {
@@ -456,6 +501,47 @@ bool oracle_judge_nvfp4(int64_t row, const uint8_t *codes, const uint8_t *scales
       return false;
     }
     oracle_dequantise(slice, slice_scales, global, columns, values + first);
+  }
+  return true;
+}
+
+/* One block of 32 columns, one code per byte. */
+static bool judge_mx_block(int64_t row, int64_t first, const uint8_t *codes, uint8_t scale,
+                           const double *exact) {
+  double amax = 0.0;
+  for (int64_t i = 0; i < MX_BLOCK; ++i) {
+    amax = fmax(amax, fabs(exact[i]));
+  }
+  if (!oracle_allows_e8m0(scale, amax / 6.0)) {
+    fprintf(stderr,
+            "intermediate: row %" PRId64 " scale of [%" PRId64 "..] is code %u, exact %.17g\n", row,
+            first, scale, amax / 6.0);
+    return false;
+  }
+  for (int64_t i = 0; i < MX_BLOCK; ++i) {
+    const double steps = exact[i] / oracle_e8m0_value(scale);
+    if (!oracle_allows_e2m1(codes[i], steps)) {
+      fprintf(stderr,
+              "intermediate: row %" PRId64 " [%" PRId64 "] is code %u, exact %.17g of a step\n",
+              row, first + i, codes[i], steps);
+      return false;
+    }
+  }
+  return true;
+}
+
+bool oracle_judge_mxfp4(int64_t row, const uint8_t *codes, const uint8_t *scales,
+                        const double *exact, int64_t n, double *values) {
+  for (int64_t first = 0; first < n; first += MX_BLOCK) {
+    uint8_t block[MX_BLOCK];
+    for (int64_t i = 0; i < MX_BLOCK; ++i) {
+      const uint8_t pair = codes[(first + i) / 2];
+      block[i] = i % 2 == 0 ? pair & 0xFu : pair >> 4;
+    }
+    if (!judge_mx_block(row, first, block, scales[first / MX_BLOCK], exact + first)) {
+      return false;
+    }
+    oracle_mx_dequantise(block, scales + first / MX_BLOCK, MX_BLOCK, values + first);
   }
   return true;
 }

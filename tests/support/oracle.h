@@ -19,9 +19,10 @@
 
 /* ---- Number formats ---- */
 
-/* Values of codes: E2M1 0..15, E4M3 0..0x7E (not signed here), any bf16. */
+/* Values of codes: E2M1 0..15, E4M3 0..0x7E (not signed here), E8M0 0..0xFE, any bf16. */
 double oracle_e2m1_value(unsigned code);
 double oracle_e4m3_value(unsigned code);
+double oracle_e8m0_value(unsigned code);
 double oracle_bf16_value(uint16_t code);
 
 /* The nearest code, ties to the even one. E2M1 and E4M3 saturate; E4M3 wants x >= 0; bf16 overflows
@@ -30,12 +31,16 @@ unsigned oracle_e2m1_nearest(double x);
 unsigned oracle_e4m3_nearest(double x);
 uint16_t oracle_bf16_nearest(double x);
 
+/* The first E8M0 code whose value is not below x >= 0; the last code if there is none. */
+unsigned oracle_e8m0_above(double x);
+
 /* Whether an f32 computation of x may give this code: some value within ORACLE_BOUNDARY_TOLERANCE
  * of x rounds to it. The sign of zero is free. What is smaller than ORACLE_TINY counts as zero: an
  * f32 activation may have lost a factor to underflow (sigmoid of -88 times gate times up). */
 #define ORACLE_TINY 0x1p-110
 bool oracle_allows_e2m1(unsigned code, double x);
 bool oracle_allows_e4m3(unsigned code, double x);
+bool oracle_allows_e8m0(unsigned code, double x);
 bool oracle_allows_bf16(uint16_t code, double x);
 
 /* ---- The quantiser ---- */
@@ -49,6 +54,10 @@ void oracle_quantise(const float *x, int64_t n, float global, uint8_t *codes, ui
 /* What n codes (one per byte) are worth. */
 void oracle_dequantise(const uint8_t *codes, const uint8_t *scales, float global, int64_t n,
                        double *values);
+
+/* The same of MXFP4: n a multiple of 32, n / 32 scales; 255 is NaN. */
+void oracle_mx_quantise(const float *x, int64_t n, uint8_t *codes, uint8_t *scales);
+void oracle_mx_dequantise(const uint8_t *codes, const uint8_t *scales, int64_t n, double *values);
 
 /* ---- The layer ---- */
 
@@ -77,7 +86,7 @@ void oracle_fc1(const struct oracle_layer *layer, int32_t expert, const double *
 
 double oracle_activate(const struct oracle_layer *layer, double gate, double up);
 
-/* What of the activation the mode keeps: BF16, or NVFP4 with one global scale per 128 columns. */
+/* What of the activation the mode keeps: BF16, or FP4; NVFP4 has one global scale per 128 columns. */
 void oracle_round_intermediate(const struct oracle_layer *layer, double *intermediate);
 
 /* intermediate [intermediate] -> out [hidden], bias included. */
@@ -99,11 +108,13 @@ bool oracle_is_near(const char *what, int64_t row, const float *got, const doubl
                     double tolerance);
 
 /* Judges one routed row's stored intermediate from the exact activations of its own FC1: BF16
- * values, or codes (two per byte, the even column low), scales and slice globals. values gets what
- * is stored, for FC2. Says where the first fault is. */
+ * values, or codes (two per byte, the even column low), scales and (NVFP4) slice globals. values
+ * gets what is stored, for FC2. Says where the first fault is. */
 bool oracle_judge_bf16(int64_t row, const uint16_t *stored, const double *exact, int64_t n,
                        double *values);
 bool oracle_judge_nvfp4(int64_t row, const uint8_t *codes, const uint8_t *scales,
                         const float *globals, const double *exact, int64_t n, double *values);
+bool oracle_judge_mxfp4(int64_t row, const uint8_t *codes, const uint8_t *scales,
+                        const double *exact, int64_t n, double *values);
 
 #endif

@@ -110,6 +110,7 @@ sy_shape road_layer_shape(const struct road_shape *shape) {
   layer.num_experts = shape->num_experts;
   layer.top_k = shape->top_k;
   layer.mode = shape->mode;
+  layer.format = shape->format;
   layer.activation = shape->activation;
   layer.has_bias = shape->has_bias;
   return layer;
@@ -151,6 +152,7 @@ static void fill_env(const struct road *road, int32_t rank, struct sy_stage_env 
       .rank = rank,
       .local_experts = env->local_experts,
       .mode = shape->mode,
+      .format = shape->format,
       .activation = shape->activation,
       .swiglu_alpha = defaults.swiglu_alpha,
       .swiglu_limit = defaults.swiglu_limit,
@@ -166,7 +168,7 @@ static void fill_env(const struct road *road, int32_t rank, struct sy_stage_env 
       .expert_local = road->expert_local,
       .num_threads = shape->num_threads > 0 ? shape->num_threads : 1,
   };
-  env->wire_row = sy_wire_row_make(shape->mode, shape->hidden, env->slots_per_row);
+  env->wire_row = sy_wire_row_make(shape->mode, shape->format, shape->hidden, env->slots_per_row);
 }
 
 static void load_experts(struct road *road, struct road_rank *rank) {
@@ -368,6 +370,8 @@ static void make_chunk(struct road *road, const struct road_rank *rank, int64_t 
   const size_t row_bytes = sy_intermediate_row_bytes(env->mode, env->intermediate);
   const int64_t slices = (env->intermediate + SY_INTERMEDIATE_SLICE - 1) / SY_INTERMEDIATE_SLICE;
   const bool w4a4 = env->mode == SY_MODE_W4A4;
+  const bool nvfp4 = w4a4 && env->format == SY_FORMAT_NVFP4;
+  const int64_t block = sy_scale_block(env->format);
   *chunk = (struct road_chunk){
       .routed = {.received_row = FENCED(fences, const unsigned char *, max_rows, "received_row"),
                  .return_row = FENCED(fences, unsigned char *, max_rows, "return_row"),
@@ -388,9 +392,8 @@ static void make_chunk(struct road *road, const struct road_rank *rank, int64_t 
     x->intermediate = fences_alloc(fences, (size_t)r * row_bytes, "intermediate");
     x->fc1_trace = FENCED(fences, float, r * 2 * env->intermediate, "fc1_trace");
     x->intermediate_scales =
-        w4a4 ? FENCED(fences, unsigned char, r * env->intermediate / SY_NVFP4_BLOCK, "scales")
-             : NULL;
-    x->intermediate_global = w4a4 ? FENCED(fences, float, r *slices, "globals") : NULL;
+        w4a4 ? FENCED(fences, unsigned char, r * env->intermediate / block, "scales") : NULL;
+    x->intermediate_global = nvfp4 ? FENCED(fences, float, r *slices, "globals") : NULL;
   }
 }
 

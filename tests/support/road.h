@@ -16,6 +16,7 @@ struct road_shape {
   int32_t world;
   const int32_t *expert_rank; /* [num_experts], or NULL: contiguous */
   sy_mode mode;
+  sy_format format;
   sy_activation activation;
   bool has_bias;
   bool per_slot;
