@@ -211,9 +211,8 @@ static void divide_cores(struct work *work) {
       give_cores(work, &work->table->ranks[r], work->cores, work->num_cores);
       work->table->ranks[r].is_shared = true;
     }
-    snprintf(work->table->note, sizeof work->table->note,
-             "%d ranks share %d core%s, and are not bound to any", ranks, work->num_cores,
-             work->num_cores == 1 ? "" : "s");
+    snprintf(work->table->note, sizeof work->table->note, "%d ranks share %d core%s", ranks,
+             work->num_cores, work->num_cores == 1 ? "" : "s");
     return;
   }
   if (!work->request->use_gpus && ranks < work->num_domains) {

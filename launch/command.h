@@ -7,6 +7,7 @@
 struct command {
   const char *name;
   const char *summary;
+  bool takes_place; /* computes, or shows what does: bound to its cores before MPI starts */
   /* argv[0] is the subcommand's name. Returns an enum cli_code, after session_agree. */
   int (*run)(struct session *session, int argc, char **argv);
 };

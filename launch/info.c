@@ -23,7 +23,8 @@ static const struct option_page page = {
     .about = "Shows the library's version, the backends built in and what is in use of them, and "
              "what this process may use of its host. Under mpirun also where the ranks are and "
              "which cores each may use. SWITCHYARD_CPU_LEVEL in the environment chooses another "
-             "instruction level than the best.",
+             "instruction level than the best; SWITCHYARD_BIND=none leaves the ranks where the "
+             "system puts them.",
     .examples = "  switchyard info\n"
                 "  switchyard info --json\n"
                 "  mpirun -n 4 switchyard info\n",
@@ -37,6 +38,7 @@ static int discover(struct session *session, struct rank_facts *facts) {
     return session_fail(session, CLI_FAILED, "hwloc cannot read the topology of this host");
   }
   snprintf(facts->backend, sizeof facts->backend, "%s", sy_backend());
+  snprintf(facts->place, sizeof facts->place, "%s", session->bind.sentence);
   return CLI_OK;
 }
 

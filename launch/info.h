@@ -2,12 +2,14 @@
 #ifndef LAUNCH_INFO_H
 #define LAUNCH_INFO_H
 
+#include "launch/bind.h"
 #include "launch/host.h"
 
 /* One rank's part. Sent between ranks as it is: plain values only. */
 struct rank_facts {
   struct host_facts host;
-  char backend[512]; /* sy_backend() there */
+  char backend[512];              /* sy_backend() there */
+  char place[LAUNCH_ERROR_BYTES]; /* what became of its binding, and why */
 };
 
 struct info_sheet {

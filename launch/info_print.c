@@ -49,11 +49,11 @@ static void print_ranks(const struct text_style *style, const struct info_sheet 
     const int length = (int)strlen(sheet->ranks[rank].host.name);
     width = length > width ? length : width;
   }
-  printf("%s  rank  %-*s  cores  hardware threads%s\n", style->dim, width, "host", style->end);
+  printf("%s  rank  %-*s  cores  place%s\n", style->dim, width, "host", style->end);
   for (int rank = 0; rank < sheet->world; ++rank) {
     const struct rank_facts *facts = &sheet->ranks[rank];
-    printf("  %4d  %-*s  %5d  %s\n", rank, width, facts->host.name, facts->host.usable_cores,
-           facts->host.cpu_list);
+    printf("  %4d  %-*s  %5d  ", rank, width, facts->host.name, facts->host.usable_cores);
+    text_wrap(stdout, width + 17, facts->place);
   }
 }
 
@@ -88,10 +88,11 @@ static json_t *ranks_json(const struct info_sheet *sheet) {
   for (int rank = 0; rank < sheet->world; ++rank) {
     const struct rank_facts *facts = &sheet->ranks[rank];
     json_array_append_new(list,
-                          json_pack("{s:i, s:s, s:s, s:i, s:i, s:s}", "rank", rank, "host",
+                          json_pack("{s:i, s:s, s:s, s:i, s:i, s:s, s:s}", "rank", rank, "host",
                                     facts->host.name, "backend", facts->backend, "usable_cores",
                                     facts->host.usable_cores, "usable_hardware_threads",
-                                    facts->host.usable_cpus, "usable_list", facts->host.cpu_list));
+                                    facts->host.usable_cpus, "usable_list", facts->host.cpu_list,
+                                    "place", facts->place));
   }
   return list;
 }

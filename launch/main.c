@@ -7,8 +7,9 @@
 #define PROGRAM "switchyard"
 
 static const struct command commands[] = {
-    {"plan", "work out every buffer, wave and chunk of a shape at any world size", plan_command},
-    {"info", "show versions, backends, this host, and the ranks under mpirun", info_command},
+    {"plan", "work out every buffer, wave and chunk of a shape at any world size", false,
+     plan_command},
+    {"info", "show versions, backends, this host, and the ranks under mpirun", true, info_command},
 };
 enum { NUM_COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -72,8 +73,7 @@ static int run_program(struct session *session, const char *first) {
   return CLI_DONE;
 }
 
-static int run(struct session *session, int argc, char **argv) {
-  const struct command *command = argc > 1 ? find(argv[1]) : NULL;
+static int run(struct session *session, const struct command *command, int argc, char **argv) {
   if (command == NULL) {
     return session_agree(session, run_program(session, argc > 1 ? argv[1] : NULL));
   }
@@ -83,9 +83,12 @@ static int run(struct session *session, int argc, char **argv) {
 
 int main(int argc, char **argv) {
   struct session session;
-  int code = session_open(&session, PROGRAM);
+  const struct command *command = argc > 1 ? find(argv[1]) : NULL;
+  int code = session_open(&session, PROGRAM, command != NULL && command->takes_place);
   if (code == CLI_OK) {
-    code = run(&session, argc, argv);
+    code = run(&session, command, argc, argv);
+  } else if (code == CLI_USAGE) {
+    code = session_agree(&session, code);
   }
   if ((fflush(stdout) != 0 || ferror(stdout) != 0) && code <= CLI_OK) {
     code = session_fail(&session, CLI_FAILED, "standard output cannot be written");

@@ -14,13 +14,14 @@ struct report {
   char error[SESSION_ERROR_BYTES];
 };
 
-int session_open(struct session *session, const char *program) {
+int session_open(struct session *session, const char *program, bool takes_place) {
   *session = (struct session){.world = 1};
   snprintf(session->command, sizeof session->command, "%s", program);
+  const bool placed = !takes_place || bind_self(false, &session->bind);
   if (!peers_open(&session->rank, &session->world)) {
     return session_fail(session, CLI_PEER, "MPI could not be started");
   }
-  return CLI_OK;
+  return placed ? CLI_OK : session_fail(session, CLI_USAGE, "%s", session->bind.sentence);
 }
 
 int session_fail(struct session *session, int code, const char *format, ...) {

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#include "launch/bind.h"
 #include "runtime/switchyard.h"
 
 /* Exit codes, documented by --help. */
@@ -28,10 +29,11 @@ struct session {
   int world;
   char command[32];                /* "switchyard plan" */
   char error[SESSION_ERROR_BYTES]; /* empty: nothing to report */
+  struct bind_report bind;         /* zero unless the command takes its place */
 };
 
-/* Joins the other ranks; CLI_OK or CLI_PEER. */
-int session_open(struct session *session, const char *program);
+/* Takes this rank's place, if asked to, and joins the other ranks; CLI_OK, CLI_USAGE, CLI_PEER. */
+int session_open(struct session *session, const char *program, bool takes_place);
 
 /* Records the sentence that explains a failure; returns code. */
 int session_fail(struct session *session, int code, const char *format, ...)

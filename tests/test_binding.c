@@ -154,7 +154,7 @@ TEST(small_virtual_machine) {
               "0: 2 shared cores 0-1, memory 0, 1 threads, eth0\n"
               "1: 2 shared cores 0-1, memory 0, 1 threads, eth0\n"
               "2: 2 shared cores 0-1, memory 0, 1 threads, eth0\n",
-              "3 ranks share 2 cores, and are not bound to any");
+              "3 ranks share 2 cores");
 }
 
 TEST(container_keeps_to_its_cgroup) {

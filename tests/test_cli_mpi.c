@@ -56,6 +56,58 @@ TEST(info_gathers_all_ranks) {
   program_run_free(&r);
 }
 
+/* The parts of a list "0-3,8" that mpirun and hwloc print alike, for each rank of an `info --json`. */
+static void check_places(const char *out, const char *part, bool disjoint) {
+  json_t *root = json_loads(out, 0, NULL);
+  const json_t *ranks = json_object_get(root, "ranks");
+  CHECK_EQ_U64(json_array_size(ranks), 2);
+  const char *lists[2] = {"", ""};
+  for (size_t i = 0; i < json_array_size(ranks) && i < 2; ++i) {
+    const json_t *rank = json_array_get(ranks, i);
+    CHECK_STR_HAS(json_string_value(json_object_get(rank, "place")), part);
+    lists[i] = json_string_value(json_object_get(rank, "usable_list"));
+  }
+  CHECK_EQ_I64(strcmp(lists[0], lists[1]) != 0, disjoint);
+  json_decref(root);
+}
+
+TEST(ranks_take_cores_of_their_own_unless_told_otherwise) {
+  struct program_run r = run(2, "info --json");
+  if (strstr(r.out, "2 ranks share 1 core") != NULL) {
+    program_run_free(&r);
+    SKIP("two ranks with cores of their own need two cores");
+  }
+  CHECK_EQ_I64(r.code, 0);
+  check_places(r.out, "bound to hardware threads ", true);
+  program_run_free(&r);
+  setenv("SWITCHYARD_BIND", "none", 1);
+  r = run(2, "info --json");
+  check_places(r.out, "not bound: SWITCHYARD_BIND=none", false);
+  program_run_free(&r);
+  setenv("SWITCHYARD_BIND", "tight", 1);
+  r = run(2, "info --json");
+  CHECK_EQ_I64(r.code, 2);
+  CHECK_EQ_I64(count_of(r.err, "ranks 0-1: SWITCHYARD_BIND is 'tight'; allowed: auto, none"), 1);
+  program_run_free(&r);
+  unsetenv("SWITCHYARD_BIND");
+}
+
+TEST(what_mpirun_and_openmp_have_bound_stays) {
+  struct program_run r =
+      program_run("mpirun --oversubscribe --bind-to core -n 2 " SWITCHYARD_PROGRAM " info --json");
+  if (r.code != 0) {
+    program_run_free(&r);
+    SKIP("mpirun cannot bind to cores here");
+  }
+  CHECK_STR_HAS(r.out, "left as it was bound by mpirun, as it was told");
+  program_run_free(&r);
+  setenv("OMP_PROC_BIND", "close", 1);
+  r = run(2, "info --json");
+  CHECK_STR_HAS(r.out, "left as it was bound by OMP_PROC_BIND");
+  program_run_free(&r);
+  unsetenv("OMP_PROC_BIND");
+}
+
 TEST(plan_is_printed_once_for_the_world_that_runs) {
   struct program_run r = run(3, "plan --model tiny-moe");
   CHECK_EQ_I64(r.code, 0);

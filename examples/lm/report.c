@@ -5,8 +5,9 @@
 
 enum lm_exit lm_report_gather(struct lm_report *report, struct lm_team *team, sy_group *group) {
   report->world = team->world;
-  sy_stats mine = SY_STATS_INIT;
-  const sy_status status = sy_group_stats(group, 0, &mine);
+  struct lm_rank_report mine = {.stats = SY_STATS_INIT, .threads = team->threads};
+  snprintf(mine.place, sizeof mine.place, "%s", team->bind.sentence);
+  const sy_status status = sy_group_stats(group, 0, &mine.stats);
   enum lm_exit code = LM_OK;
   if (status != SY_OK) {
     code = lm_fail_status(team, status, LM_OTHER, "reading the counters");
@@ -35,7 +36,7 @@ void lm_report_print(const struct lm_report *report, FILE *file) {
           "rows", "rows", "experts", "MB", "MB", "route", "pack", "dispatch", "group", "experts",
           "reduce", "return", "combine");
   for (int32_t rank = 0; rank < report->world; ++rank) {
-    const sy_stats *s = &report->ranks[rank];
+    const sy_stats *s = &report->ranks[rank].stats;
     fprintf(file,
             "%4d %9" PRIu64 " %9" PRIu64 " %9" PRIu64 " %5.1f %% %9.3f %9.3f"
             " %7.1f %7.1f %8.1f %7.1f %8.1f %7.1f %7.1f %7.1f\n",
@@ -47,7 +48,8 @@ void lm_report_print(const struct lm_report *report, FILE *file) {
   }
 }
 
-static json_t *rank_json(int32_t rank, const sy_stats *s) {
+static json_t *rank_json(int32_t rank, const struct lm_rank_report *report) {
+  const sy_stats *s = &report->stats;
   const struct {
     const char *key;
     uint64_t value;
@@ -68,7 +70,8 @@ static json_t *rank_json(int32_t rank, const sy_stats *s) {
                 {"reduce_ns", s->reduce_ns},
                 {"return_ns", s->return_ns},
                 {"combine_ns", s->combine_ns}};
-  json_t *object = json_pack("{s:i}", "rank", (int)rank);
+  json_t *object = json_pack("{s:i, s:i, s:s}", "rank", (int)rank, "threads", (int)report->threads,
+                             "place", report->place);
   for (size_t i = 0; i < sizeof fields / sizeof fields[0]; ++i) {
     json_object_set_new(object, fields[i].key, json_integer((json_int_t)fields[i].value));
   }

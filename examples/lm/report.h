@@ -9,8 +9,14 @@
 #include "options.h"
 #include "team.h"
 
+struct lm_rank_report {
+  sy_stats stats;
+  int32_t threads;
+  char place[LAUNCH_ERROR_BYTES]; /* what became of its binding, and why */
+};
+
 struct lm_report {
-  sy_stats *ranks; /* [world] on rank 0, NULL elsewhere */
+  struct lm_rank_report *ranks; /* [world] on rank 0, NULL elsewhere */
   int32_t world;
   double seconds; /* of the run, without loading */
 };

@@ -46,19 +46,21 @@ static int32_t default_threads(MPI_Comm comm) {
 
 enum lm_exit lm_team_join(struct lm_team *team, int *argc, char ***argv) {
   *team = (struct lm_team){.timeout_ms = LM_TIMEOUT_MS};
+  const bool placed = bind_self(false, &team->bind); /* before anything is allocated */
   int level;
   MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &level);
   MPI_Comm_dup(MPI_COMM_WORLD, &team->comm);
   MPI_Comm_rank(team->comm, &team->rank);
   MPI_Comm_size(team->comm, &team->world);
   team->threads = default_threads(team->comm);
+  team->threads = team->bind.threads > 0 ? team->bind.threads : team->threads;
   MPI_Comm_set_errhandler(team->comm, MPI_ERRORS_RETURN);
   team->requests = malloc((size_t)team->world * sizeof(MPI_Request));
   if (team->requests == NULL) {
     team->dead = true; /* without requests this rank cannot take part in anything */
     return lm_fail(team, LM_OTHER, "out of memory for %d requests", team->world);
   }
-  return LM_OK;
+  return placed ? LM_OK : lm_fail(team, LM_USAGE, "%s", team->bind.sentence);
 }
 
 int lm_team_leave(struct lm_team *team, enum lm_exit code) {

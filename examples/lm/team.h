@@ -12,6 +12,8 @@
 #include <stdint.h>
 #include <switchyard.h>
 
+#include "launch/bind.h"
+
 /* Exit codes of the program. */
 enum lm_exit {
   LM_OK = 0,
@@ -27,9 +29,10 @@ struct lm_team {
   MPI_Comm comm;
   int32_t rank;
   int32_t world;
-  int32_t threads;    /* of this rank */
-  int32_t timeout_ms; /* of one exchange */
-  bool dead;          /* peers are lost: nothing may be sent or awaited any more */
+  int32_t threads;         /* of this rank */
+  struct bind_report bind; /* this rank's cores, and why these */
+  int32_t timeout_ms;      /* of one exchange */
+  bool dead;               /* peers are lost: nothing may be sent or awaited any more */
   char text[LM_TEXT_BYTES];
   MPI_Request *requests; /* [world] */
 };
@@ -37,7 +40,7 @@ struct lm_team {
 #define LM_TIMEOUT_MS 30000
 #define LM_LOAD_TIMEOUT_MS 600000
 
-/* Starts MPI; also works without mpirun. Collective. */
+/* Takes this rank's cores and starts MPI; also works without mpirun. Collective. */
 enum lm_exit lm_team_join(struct lm_team *team, int *argc, char ***argv);
 
 /* Ends MPI where the peers are alive; returns the process's exit code. */
