@@ -45,6 +45,16 @@ typedef struct sy_model_info {
 #define SY_MODEL_INFO_INIT \
   { .struct_size = sizeof(sy_model_info) }
 
+/* What a checkpoint holds of one layer. */
+typedef struct sy_layer_info {
+  size_t struct_size;
+  int32_t is_dense;      /* 1: has no experts; then the rest is empty */
+  const char *format;    /* of the experts: "bf16" */
+  uint64_t expert_bytes; /* of all experts, in the files */
+} sy_layer_info;
+#define SY_LAYER_INFO_INIT \
+  { .struct_size = sizeof(sy_layer_info) }
+
 /* sy_checkpoint_open: opens the checkpoint in directory `path`, or one .safetensors file (then there
  * is no config: tensors only). shapes: none. memory: host. units: none. ownership: the caller
  * closes it. order: none. scope: local. threads: any; after opening, reads
@@ -77,6 +87,16 @@ SY_API sy_status sy_checkpoint_tensor(const sy_checkpoint *checkpoint, const cha
  *   written to since it was opened). */
 SY_API sy_status sy_checkpoint_read(const sy_checkpoint *checkpoint, const char *name,
                                     size_t offset, void *buffer, size_t bytes);
+
+/* sy_checkpoint_check_layer: whether model layer `layer_idx` can be loaded: every tensor of all its
+ * experts is there, of the shape that config.json asks for and a dtype that is known. Reads nothing:
+ * what a config claims is compared with the files before memory is sized by it.
+ *   shapes: none. memory: none. units: bytes. ownership: texts live as long as the checkpoint.
+ *   order: none. scope: local. threads: any.
+ *   errors: FORMAT (names file, tensor, found and expected), ARGUMENT (layer index), STATE (no
+ *   config.json). */
+SY_API sy_status sy_checkpoint_check_layer(const sy_checkpoint *checkpoint, int32_t layer_idx,
+                                           sy_layer_info *info_out);
 
 /* sy_layer_load_checkpoint: loads this rank's experts of model layer `layer_idx` into a layer whose
  * shape has the checkpoint's sizes and any mode; reads only these experts' bytes. The group's

@@ -34,8 +34,8 @@ TEST(a_bad_config_value_is_refused) {
        "\"qwen9_moe\"",
        SY_ERR_UNSUPPORTED,
        {"'model_type' is \"qwen9_moe\"", "families known: qwen3_moe"}},
-      {"num_hidden_layers", NULL, SY_ERR_FORMAT, {"'num_hidden_layers' is missing", "[1, 65536]"}},
-      {"num_hidden_layers", "0", SY_ERR_FORMAT, {"'num_hidden_layers' is 0", "[1, 65536]"}},
+      {"num_hidden_layers", NULL, SY_ERR_FORMAT, {"'num_hidden_layers' is missing", "[1, 4096]"}},
+      {"num_hidden_layers", "0", SY_ERR_FORMAT, {"'num_hidden_layers' is 0", "[1, 4096]"}},
       {"hidden_size", NULL, SY_ERR_FORMAT, {"'hidden_size' is missing", "[16, 1048576]"}},
       {"hidden_size", "\"32\"", SY_ERR_FORMAT, {"'hidden_size' is \"32\"", "[16, 1048576]"}},
       {"hidden_size", "32.5", SY_ERR_FORMAT, {"'hidden_size' is 32.5", "an integer"}},
@@ -60,9 +60,10 @@ TEST(a_bad_config_value_is_refused) {
        {"'num_experts_per_tok' is 4", "at most the 3 of 'num_experts'"}},
       {"hidden_act", NULL, SY_ERR_FORMAT, {"'hidden_act' is missing", "expected a string"}},
       {"hidden_act", "\"gelu\"", SY_ERR_UNSUPPORTED, {"'hidden_act' is \"gelu\"", "\"silu\""}},
-      {"decoder_sparse_step", "0", SY_ERR_FORMAT, {"'decoder_sparse_step' is 0", "[1, 65536]"}},
+      {"decoder_sparse_step", "0", SY_ERR_FORMAT, {"'decoder_sparse_step' is 0", "[1, 4096]"}},
       {"mlp_only_layers", "7", SY_ERR_FORMAT, {"'mlp_only_layers' is 7", "expected an array"}},
       {"mlp_only_layers", "[0, 2]", SY_ERR_FORMAT, {"'mlp_only_layers' is 2", "[0, 1]"}},
+      {"mlp_only_layers", "[0, 0, 0]", SY_ERR_FORMAT, {"'mlp_only_layers' has 3", "each of 2"}},
       {"mlp_only_layers", "[\"0\"]", SY_ERR_FORMAT, {"'mlp_only_layers' is \"0\"", "[0, 1]"}},
   };
   struct written_model *model = written_model_create(&sizes);

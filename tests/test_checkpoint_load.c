@@ -15,6 +15,22 @@
 static const struct written_sizes sizes = {
     .layers = 2, .hidden = 32, .intermediate = 16, .experts = 3, .top_k = 2};
 
+/* What the disk does to a read: the linker leads the library's calls here. */
+static enum { READS_WELL, READS_IN_PIECES, READS_FAIL } reading = READS_WELL;
+static int reads;
+
+ssize_t __real_pread(int fd, void *buffer, size_t bytes, off_t offset);
+ssize_t __wrap_pread(int fd, void *buffer, size_t bytes, off_t offset);
+
+ssize_t __wrap_pread(int fd, void *buffer, size_t bytes, off_t offset) {
+  ++reads;
+  if (reading == READS_FAIL || (reading == READS_IN_PIECES && reads % 2 == 0)) {
+    errno = reading == READS_FAIL ? EIO : EINTR;
+    return -1;
+  }
+  return __real_pread(fd, buffer, reading == READS_WELL || bytes < 100 ? bytes : 100, offset);
+}
+
 /* What the progress callback heard. */
 struct heard {
   int calls;
@@ -297,6 +313,50 @@ TEST(a_dense_layer_is_refused) {
   }
 }
 
+/* Checking sees all experts, those of other ranks too, and reads nothing. */
+TEST(a_layer_is_checked_without_reading) {
+  struct bench bench;
+  struct written_model *model = written_model_create(&sizes);
+  const char *name = "model.layers.1.mlp.experts.2.up_proj.weight";
+  written_tensor_drop(model, name);
+  ((uint16_t *)written_expert(model, 0, 0, "up")->data)[0] = 0x7FC0; /* not finite */
+  written_tensors_save(model, 1);
+  written_config_save(model, "mlp_only_layers", "[]");
+  if (set_up(&bench, model, SY_MODE_BF16)) {
+    sy_layer_info info = SY_LAYER_INFO_INIT;
+    reads = 0;
+    CHECK_OK(sy_checkpoint_check_layer(bench.checkpoint, 0, &info));
+    CHECK_EQ_I64(info.is_dense, 0);
+    CHECK_EQ_STR(info.format, "bf16");
+    CHECK_EQ_U64(info.expert_bytes, UINT64_C(2) * 3 * 3 * 32 * 16);
+    CHECK_FAILS(sy_checkpoint_check_layer(bench.checkpoint, 1, &info), NULL, SY_ERR_FORMAT,
+                model->folder, name, "is missing");
+    CHECK_FAILS(sy_checkpoint_check_layer(bench.checkpoint, 2, &info), NULL, SY_ERR_ARGUMENT,
+                "layer 2; allowed: 0 to 1");
+    CHECK_FAILS(sy_checkpoint_check_layer(NULL, 0, &info), NULL, SY_ERR_ARGUMENT, "checkpoint is");
+    info.struct_size = 0;
+    CHECK_FAILS(sy_checkpoint_check_layer(bench.checkpoint, 0, &info), NULL, SY_ERR_ARGUMENT,
+                "SY_LAYER_INFO_INIT");
+    CHECK_EQ_I64(reads, 0);
+  }
+  tear_down(&bench);
+}
+
+TEST(a_dense_layer_is_no_error_to_check) {
+  struct bench bench;
+  struct written_model *model = written_model_create(&sizes);
+  written_tensors_save(model, 1);
+  written_config_save(model, "mlp_only_layers", "[1]");
+  if (set_up(&bench, model, SY_MODE_BF16)) {
+    sy_layer_info info = SY_LAYER_INFO_INIT;
+    CHECK_OK(sy_checkpoint_check_layer(bench.checkpoint, 1, &info));
+    CHECK_EQ_I64(info.is_dense, 1);
+    CHECK(info.format == NULL);
+    CHECK_EQ_U64(info.expert_bytes, 0);
+  }
+  tear_down(&bench);
+}
+
 TEST(handles_are_checked) {
   struct bench bench;
   if (set_up_spoilt(&bench, written_model_create(&sizes))) {
@@ -375,22 +435,6 @@ TEST(a_file_replaced_while_open_is_read_as_it_was) {
     }
   }
   tear_down(&bench);
-}
-
-/* What the disk does to a read: the linker leads the library's calls here. */
-static enum { READS_WELL, READS_IN_PIECES, READS_FAIL } reading = READS_WELL;
-static int reads;
-
-ssize_t __real_pread(int fd, void *buffer, size_t bytes, off_t offset);
-ssize_t __wrap_pread(int fd, void *buffer, size_t bytes, off_t offset);
-
-ssize_t __wrap_pread(int fd, void *buffer, size_t bytes, off_t offset) {
-  ++reads;
-  if (reading == READS_FAIL || (reading == READS_IN_PIECES && reads % 2 == 0)) {
-    errno = reading == READS_FAIL ? EIO : EINTR;
-    return -1;
-  }
-  return __real_pread(fd, buffer, reading == READS_WELL || bytes < 100 ? bytes : 100, offset);
 }
 
 TEST(a_disk_that_fails_is_named) {

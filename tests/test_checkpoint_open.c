@@ -470,7 +470,7 @@ TEST(random_damage_is_survived) {
   CHECK(file != NULL && fclose(file) == 0);
   CHECK(bytes > 2000 && bytes < sizeof good);
   static const char alphabet[] = "{}[]\",:0123456789-.eE\\u nltrfas\n";
-  for (int round = 0; round < 3000; ++round) {
+  for (int round = 0; round < 300; ++round) {
     unsigned char bad[sizeof good];
     memcpy(bad, good, bytes);
     for (int64_t edits = sy_test_random_between(1, 4); edits > 0; --edits) {

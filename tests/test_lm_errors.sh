@@ -75,6 +75,63 @@ max_position_embeddings|0.5|max_position_embeddings is 0.5; the allowed range is
 CASES
 }
 
+# damage <sed program>: a copy of the checkpoint whose tensors' file sed has changed, byte for byte.
+damage() {
+  cp "$model/config.json" "$scratch/config.json"
+  LC_ALL=C sed "$1" "$model/model.safetensors" >"$scratch/model.safetensors"
+  cmp -s "$model/model.safetensors" "$scratch/model.safetensors" && fail "sed changes nothing: $1"
+}
+
+# spoil <expert>: writes a NaN into the first weight of its up projection in layer 2.
+spoil() {
+  name="model.layers.2.mlp.experts.$1.up_proj.weight"
+  begin=$(LC_ALL=C grep -ao "\"$name\":{[^}]*" "$model/model.safetensors" |
+    sed 's/.*"data_offsets":\[\([0-9]*\),.*/\1/')
+  header=$(od -An -tu8 -N8 "$model/model.safetensors" | tr -d ' ')
+  printf '\377\377' | dd of="$scratch/model.safetensors" bs=1 seek=$((8 + header + begin)) \
+    conv=notrunc 2>/dev/null
+}
+
+# refuses_on_three <sentence>: code 3, and that is all that three ranks say.
+refuses_on_three() {
+  run_lm 3 generate --model "$scratch" --prompt x
+  expect_code 3
+  expect_error_once "$1"
+  expect_equal "$(grep -c '^lm: ' "$scratch/err")" 1 "errors in all"
+}
+
+# A checkpoint that is wrong for all ranks, for one, or for each in another way: one sentence.
+wrong_tensors() {
+  damage 's/layers.3.mlp.experts.31.down_proj/layers.3.mlp.experts.31.down_prok/'
+  refuses_on_three "^lm: checking the model: .*tensor 'model.layers.3.mlp.experts.31.down_proj.weight' is missing"
+  damage 's/\(layers.1.mlp.experts.[0-9]*.up_proj.weight":{"dtype":\)"BF16"/\1"F16" /g'
+  refuses_on_three "^lm: checking the model: .*'model.layers.1.mlp.experts.0.up_proj.weight': dtype is F16; expected BF16"
+  damage 's/layers.0.self_attn.q_proj/layers.0.self_attn.q_prok/'
+  refuses_on_three "^lm: loading the model: .*'model.layers.0.self_attn.q_proj.weight' is missing"
+  head -c 27000000 "$model/model.safetensors" >"$scratch/model.safetensors"
+  refuses_on_three "^lm: opening the model: .*'data_offsets' end at .* it is cut short"
+  printf '\377\377\377\377\377\377\377\177{}' >"$scratch/model.safetensors"
+  refuses_on_three "^lm: opening the model: .*header length 9223372036854775807; expected at most 2"
+  cp "$model/model.safetensors" "$scratch/model.safetensors"
+  spoil 31
+  refuses_on_three "^lm: rank 2: loading the experts: .*'model.layers.2.mlp.experts.31.up_proj.weight'.*up\[0, 0\].*finite"
+  spoil 1
+  spoil 15
+  refuses_on_three "^lm: rank 0: loading the experts: .*experts.1.up_proj.*finite.* (2 other ranks failed too)"
+}
+
+# What a config claims costs no memory before the tensors have been seen to be as large.
+config_costs_nothing() {
+  ln -s "$model/model.safetensors" "$scratch/model.safetensors"
+  sed -e 's/"hidden_size": [^,]*/"hidden_size": 1048576/' \
+    -e 's/"moe_intermediate_size": [^,]*/"moe_intermediate_size": 1048576/' \
+    -e 's/"num_experts": [^,]*/"num_experts": 65534/' "$model/config.json" >"$scratch/config.json"
+  ulimit -v 8388608
+  run_lm 0 generate --model "$scratch" --prompt x
+  expect_code 3
+  expect_error_once "shape is \[128, 256\]; expected \[1048576, 1048576\]"
+}
+
 # Ranks that find the same error say it once, without a rank; and all leave.
 ranks_speak_with_one_voice() {
   run_lm 3 score --model "$model" --text "$model/sample.txt" --quant fp8

@@ -69,8 +69,8 @@ static enum lm_exit read_heads(struct lm_team *team, const sy_checkpoint *checkp
   }
   if (code == LM_OK) {
     const double usual = floor((double)config->hidden / config->num_heads);
-    code =
-        read_whole(team, checkpoint, (struct key){"head_dim", usual, 2, 1024}, &config->head_dim);
+    code = read_whole(team, checkpoint, (struct key){"head_dim", usual, 2, LM_MAX_HEAD_DIM},
+                      &config->head_dim);
   }
   if (code != LM_OK) {
     return code;
@@ -98,9 +98,9 @@ static enum lm_exit read_rest(struct lm_team *team, const sy_checkpoint *checkpo
                {{"rope_theta", NAN, 1, 1e12}, &config->rope_theta},
                {{"norm_topk_prob", 0, 0, 1}, &norm},
                {{"tie_word_embeddings", 0, 0, 1}, &tie}};
-  enum lm_exit code =
-      read_whole(team, checkpoint, (struct key){"max_position_embeddings", NAN, 1, 1 << 22},
-                 &config->max_positions);
+  enum lm_exit code = read_whole(team, checkpoint,
+                                 (struct key){"max_position_embeddings", NAN, 1, LM_MAX_POSITIONS},
+                                 &config->max_positions);
   for (size_t i = 0; i < sizeof reals / sizeof reals[0] && code == LM_OK; ++i) {
     code = read_key(team, checkpoint, reals[i].key, reals[i].out);
   }

@@ -10,6 +10,10 @@
 
 #define LM_VOCABULARY 256 /* tokens are bytes */
 
+/* What is sized by these numbers alone, and not by tensors of the checkpoint, stays below 512 MiB. */
+#define LM_MAX_POSITIONS (1 << 18)
+#define LM_MAX_HEAD_DIM 256
+
 struct lm_config {
   int32_t hidden;
   int32_t num_layers;

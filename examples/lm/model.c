@@ -147,14 +147,13 @@ static uint64_t expert_bytes(const struct lm_model *model, const struct lm_layer
 }
 
 static enum lm_exit load_experts(const struct source *source, struct lm_model *model) {
-  for (int32_t i = 0; i < model->config.num_layers; ++i) {
-    struct lm_layer *layer = &model->layers[i];
-    const sy_status status = sy_layer_load_checkpoint(layer->experts, source->checkpoint, i);
-    if (status != SY_OK) {
-      return lm_fail_status(source->team, status, LM_INPUT, "loading the experts");
-    }
-    lm_progress_add(source->loading, expert_bytes(model, layer));
+  struct lm_layer *layer = &model->layers[source->layer];
+  const sy_status status =
+      sy_layer_load_checkpoint(layer->experts, source->checkpoint, source->layer);
+  if (status != SY_OK) {
+    return lm_fail_status(source->team, status, LM_INPUT, "loading the experts");
   }
+  lm_progress_add(source->loading, expert_bytes(model, layer));
   return LM_OK;
 }
 
@@ -174,7 +173,7 @@ static uint64_t bytes_to_load(const struct lm_model *model) {
 }
 
 static enum lm_exit create_layers(struct lm_team *team, struct lm_model *model) {
-  model->layers = calloc((size_t)model->config.num_layers, sizeof *model->layers);
+  model->layers = calloc((uint32_t)model->config.num_layers, sizeof *model->layers);
   if (model->layers == NULL) {
     return fail_memory(team, "the layers");
   }
@@ -207,39 +206,77 @@ static enum lm_exit create_angles(struct lm_team *team, struct lm_model *model) 
   return LM_OK;
 }
 
-static enum lm_exit load_tensors(struct source source, struct lm_model *model) {
+/* What is not of a layer. */
+static enum lm_exit load_ends(const struct source *source, struct lm_model *model) {
   const struct lm_config *config = &model->config;
   const char *head = config->tie_word_embeddings ? "model.embed_tokens" : "lm_head";
   enum lm_exit code =
-      load_rows(&source, "model.embed_tokens", LM_VOCABULARY, config->hidden, &model->embedding);
+      load_rows(source, "model.embed_tokens", LM_VOCABULARY, config->hidden, &model->embedding);
   if (code == LM_OK) {
-    code = load_linear(&source, head, LM_VOCABULARY, config->hidden, &model->head);
+    code = load_linear(source, head, LM_VOCABULARY, config->hidden, &model->head);
   }
   if (code == LM_OK) {
-    code = load_rows(&source, "model.norm", 1, config->hidden, &model->final_norm);
+    code = load_rows(source, "model.norm", 1, config->hidden, &model->final_norm);
   }
-  for (int32_t i = 0; i < config->num_layers && code == LM_OK; ++i) {
-    source.layer = i;
-    code = load_layer(&source, config, &model->layers[i]);
-  }
-  return code == LM_OK ? load_experts(&source, model) : code;
+  return code;
 }
 
-enum lm_exit lm_model_load(struct lm_team *team, sy_group *group, const char *path, sy_mode mode,
-                           struct lm_model *model) {
-  *model = (struct lm_model){.threads = team->threads, .group = group};
-  sy_checkpoint *checkpoint = NULL;
-  const sy_status status = sy_checkpoint_open(path, &checkpoint);
+/* Collective. */
+static enum lm_exit load_tensors(struct source source, struct lm_model *model) {
+  enum lm_exit code = lm_team_agree(source.team, load_ends(&source, model));
+  for (int32_t i = 0; i < model->config.num_layers && code == LM_OK; ++i) {
+    source.layer = i;
+    code = load_layer(&source, &model->config, &model->layers[i]);
+    if (code == LM_OK) {
+      code = load_experts(&source, model);
+    }
+    code = lm_team_agree(source.team, code);
+  }
+  return code;
+}
+
+/* Nothing is sized by what config.json says before the files have been seen to agree with it. */
+static enum lm_exit check_layers(struct lm_team *team, const sy_checkpoint *checkpoint,
+                                 const struct lm_config *config) {
+  for (int32_t i = 0; i < config->num_layers; ++i) {
+    sy_layer_info info = SY_LAYER_INFO_INIT;
+    const sy_status status = sy_checkpoint_check_layer(checkpoint, i, &info);
+    if (status != SY_OK) {
+      return lm_fail_status(team, status, LM_INPUT, "checking the model");
+    }
+    if (info.is_dense != 0) {
+      return lm_fail(team, LM_INPUT,
+                     "config.json: layer %d is dense; this program needs experts in every layer",
+                     i);
+    }
+  }
+  return LM_OK;
+}
+
+static enum lm_exit prepare(struct lm_team *team, const char *path, sy_mode mode,
+                            struct lm_model *model, sy_checkpoint **checkpoint_out) {
+  const sy_status status = sy_checkpoint_open(path, checkpoint_out);
   if (status != SY_OK) {
     return lm_fail_status(team, status, LM_INPUT, "opening the model");
   }
-  enum lm_exit code = lm_config_read(team, checkpoint, mode, &model->config);
+  enum lm_exit code = lm_config_read(team, *checkpoint_out, mode, &model->config);
+  if (code == LM_OK) {
+    code = check_layers(team, *checkpoint_out, &model->config);
+  }
   if (code == LM_OK) {
     code = create_layers(team, model);
   }
   if (code == LM_OK) {
     code = create_angles(team, model);
   }
+  return code;
+}
+
+enum lm_exit lm_model_load(struct lm_team *team, sy_group *group, const char *path, sy_mode mode,
+                           struct lm_model *model) {
+  *model = (struct lm_model){.threads = team->threads, .group = group};
+  sy_checkpoint *checkpoint = NULL;
+  enum lm_exit code = lm_team_agree(team, prepare(team, path, mode, model, &checkpoint));
   if (code == LM_OK) {
     lm_progress_begin(&model->loading, team->rank == 0, bytes_to_load(model));
     code = load_tensors((struct source){team, checkpoint, &model->loading, -1}, model);

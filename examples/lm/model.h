@@ -34,7 +34,7 @@ struct lm_model {
 
 /* Loads the checkpoint in directory `path`. The group's progress callback must be
  * lm_progress_callback with &model->loading. The model can be destroyed whether this succeeds or
- * not. Local. */
+ * not. Collective; already agreed on: no rank goes on loading for long when another has failed. */
 enum lm_exit lm_model_load(struct lm_team *team, sy_group *group, const char *path, sy_mode mode,
                            struct lm_model *model);
 void lm_model_destroy(struct lm_model *model);

@@ -19,8 +19,7 @@ enum lm_exit lm_session_open(struct lm_session *session) {
   const struct lm_options *options = session->options;
   enum lm_exit code = lm_team_agree(team, create_group(session));
   if (code == LM_OK) {
-    code = lm_team_agree(
-        team, lm_model_load(team, session->group, options->model, options->quant, &session->model));
+    code = lm_model_load(team, session->group, options->model, options->quant, &session->model);
   }
   return code;
 }

@@ -175,7 +175,7 @@ enum lm_exit lm_team_gather(struct lm_team *team, const void *mine, size_t bytes
 
 struct verdict {
   int32_t code;
-  uint32_t text_hash; /* FNV-1a: equal sentences are printed once */
+  uint32_t text_hash; /* FNV-1a: tells equal sentences */
 };
 
 static struct verdict verdict_make(const struct lm_team *team, enum lm_exit code) {
@@ -192,23 +192,32 @@ static _Noreturn void leave_alone(const struct lm_team *team, enum lm_exit code)
   _exit((int)code);
 }
 
+/* What is wrong with a file is mostly wrong for every rank, in other words for each: the lowest rank
+ * that failed speaks for all. */
 static void print_verdict(const struct lm_team *team, const struct verdict *all) {
   const struct verdict mine = all[team->rank];
-  bool everybody = true;
-  bool said = false;
+  int32_t alike = 0;
+  int32_t others = 0;
   for (int32_t peer = 0; peer < team->world; ++peer) {
+    if (all[peer].code != LM_OK && peer < team->rank) {
+      return;
+    }
     const bool same = all[peer].code == mine.code && all[peer].text_hash == mine.text_hash;
-    everybody = everybody && same;
-    said = said || (same && peer < team->rank);
+    alike += same;
+    others += !same && all[peer].code != LM_OK;
   }
-  if (mine.code == LM_OK || said) {
+  if (mine.code == LM_OK) {
     return;
   }
-  if (everybody) {
-    fprintf(stderr, "lm: %s\n", team->text);
-  } else {
-    fprintf(stderr, "lm: rank %d: %s\n", team->rank, team->text);
+  char speaker[32] = "";
+  char rest[64] = "";
+  if (alike < team->world) {
+    snprintf(speaker, sizeof speaker, "rank %d: ", team->rank);
   }
+  if (others > 0) {
+    snprintf(rest, sizeof rest, " (%d other rank%s failed too)", others, others == 1 ? "" : "s");
+  }
+  fprintf(stderr, "lm: %s%s%s\n", speaker, team->text, rest);
 }
 
 enum lm_exit lm_team_agree(struct lm_team *team, enum lm_exit mine) {

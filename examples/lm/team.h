@@ -55,8 +55,8 @@ enum lm_exit lm_fail(struct lm_team *team, enum lm_exit code, const char *format
 enum lm_exit lm_fail_status(struct lm_team *team, sy_status status, enum lm_exit bad_call,
                             const char *what);
 
-/* Hears whether all ranks are well. Where not, every sentence is printed once, and all ranks return
- * the code of the lowest rank that failed. When peers are lost it prints and ends the process.
+/* Hears whether all ranks are well. Where not, the lowest rank that failed prints its sentence, and
+ * all ranks return its code. When peers are lost it prints and ends the process.
  * Collective. */
 enum lm_exit lm_team_agree(struct lm_team *team, enum lm_exit mine);
 

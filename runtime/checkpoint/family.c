@@ -15,7 +15,7 @@ static const struct sy_family *const families[] = {&sy_family_qwen3_moe};
 #define SIZE_MULTIPLE 16
 #define MAX_EXPERTS 65534
 #define MAX_TOP_K 1024
-#define MAX_LAYERS 65536
+#define MAX_LAYERS 4096
 
 /* NULL, and the sentence of a SY_ERR_UNSUPPORTED, for a family that is not in the list. */
 static const struct sy_family *find_family(const char *where, const char *name,
@@ -82,6 +82,11 @@ static sy_status read_sparsity(const char *where, const json_t *config,
     return SY_OK;
   }
   SY_TRY(sy_json_array(where, config, family->dense_layers_key, &model->dense_layers));
+  if (json_array_size(model->dense_layers) > (size_t)model->info.num_layers) {
+    return sy_fail(SY_ERR_FORMAT, "%s: '%s' has %zu numbers; expected at most one for each of %d",
+                   where, family->dense_layers_key, json_array_size(model->dense_layers),
+                   model->info.num_layers);
+  }
   for (size_t i = 0; i < json_array_size(model->dense_layers); ++i) {
     int64_t layer = 0;
     SY_TRY(sy_json_int_at(where, model->dense_layers, family->dense_layers_key, i, 0,
