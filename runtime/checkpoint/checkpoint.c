@@ -14,7 +14,8 @@
 #define SINGLE_NAME "model.safetensors"
 #define INDEX_NAME "model.safetensors.index.json"
 
-/* Configs of the largest models stay under 100 KiB. Parsing takes at most some 80 times as much. */
+/* Configs of the largest models stay under 100 KiB. Opening takes and keeps at most 100 times as
+ * much. */
 #define MAX_CONFIG_BYTES ((size_t)1 << 20)
 
 static int by_name(const void *a, const void *b) {

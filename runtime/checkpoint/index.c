@@ -8,7 +8,7 @@
 #include "runtime/memory.h"
 #include "runtime/status.h"
 
-/* Half a million tensors. Parsing takes at most some 20 times as much for a moment. */
+/* Half a million tensors. Opening takes at most 40 times as much, besides what the shards keep. */
 #define MAX_INDEX_BYTES ((size_t)64 << 20)
 
 #define MAX_SHARD_NAME_BYTES 255

@@ -8,11 +8,18 @@
 /* Leaves room for quotes and dots in SY_JSON_SHOWN_BYTES. */
 #define MAX_SHOWN_STRING 40
 
-/* Refuses brackets that do not follow `nesting`; strings are skipped, all else is the parser's. */
+/* An object or array costs some 250 bytes however short it is. An honest tensor has three, in at
+ * least 52 bytes. */
+#define BYTES_PER_BRACKET 16
+#define FREE_BRACKETS 8
+
+/* Refuses brackets that do not follow `nesting`, and too many of them; strings are skipped, all else
+ * is the parser's. */
 static sy_status check_nesting(const char *where, const char *text, size_t bytes,
                                const char *nesting) {
   const size_t max_depth = strlen(nesting);
   size_t depth = 0;
+  size_t brackets = 0;
   int in_string = 0;
   for (size_t i = 0; i < bytes; ++i) {
     const char c = text[i];
@@ -31,9 +38,14 @@ static sy_status check_nesting(const char *where, const char *text, size_t bytes
                        i, nesting[depth], depth + 1);
       }
       ++depth;
+      ++brackets;
     } else if ((c == '}' || c == ']') && depth > 0) {
       --depth;
     }
+  }
+  if (brackets > FREE_BRACKETS + bytes / BYTES_PER_BRACKET) {
+    return sy_fail(SY_ERR_FORMAT, "%s: %zu brackets open in %zu bytes; allowed: one in %d", where,
+                   brackets, bytes, BYTES_PER_BRACKET);
   }
   return SY_OK;
 }

@@ -5,8 +5,10 @@
  *
  * Offsets count from the start of the data. Invariants after opening: every tensor lies within the
  * file, is as long as its shape and dtype say, and the tensors cover the data without gap or
- * overlap. Memory: the header is at most SY_SAFETENSORS_MAX_HEADER_BYTES, and parsing it takes at
- * most some 30 times its length for a moment; nothing is ever sized by a number found in it.
+ * overlap.
+ *
+ * Memory: the header has at most SY_SAFETENSORS_MAX_HEADER_BYTES; opening takes at most 40 times its
+ * length, and keeps at most 8 times until closing. Nothing is ever sized by a number found in it.
  *
  * The file is read, never mapped: one that is cut short under a mapping would end the process. */
 #ifndef SY_RUNTIME_CHECKPOINT_SAFETENSORS_H
