@@ -1,0 +1,44 @@
+# Faults of whole processes, under switchyard-run and under plain mpirun.
+
+if(NOT SWITCHYARD_MPI OR CMAKE_CROSSCOMPILING)
+  return()
+endif()
+
+add_executable(fault_rank fault_rank.c)
+target_sources(fault_rank PRIVATE support/expect.c)
+target_link_libraries(fault_rank PRIVATE test_support_mpi switchyard_mpi OpenMP::OpenMP_C m)
+list(JOIN mpirun " " fault_mpirun)
+
+# sy_add_fault_test(<name> <case> <argument>...)
+function(sy_add_fault_test name)
+  math(EXPR timeout "120 * ${patience}")
+  add_test(NAME fault.${name} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/test_fault.sh
+    $<TARGET_FILE:switchyard-run> $<TARGET_FILE:fault_rank> ${fault_mpirun} ${ARGN})
+  set_tests_properties(fault.${name} PROPERTIES LABELS "fault" TIMEOUT ${timeout}
+    ENVIRONMENT "${test_environment};ASAN_OPTIONS=leak_check_at_exit=0") # Open MPI's leaks
+endfunction()
+
+# Where a rank is killed, and what the others say.
+foreach(point IN ITEMS start load)
+  sy_add_fault_test(killed.${point} killed ${point} nobody)
+endforeach()
+sy_add_fault_test(killed.create killed create "SY_ERR_PEER: ")
+sy_add_fault_test(killed.reserve killed reserve "sy_group_reserve: nothing heard in time from rank 1")
+foreach(stage IN ITEMS route pack dispatch)
+  sy_add_fault_test(killed.${stage} killed ${stage} "dispatch: nothing heard in time from rank 1")
+endforeach()
+foreach(stage IN ITEMS group experts reduce return)
+  sy_add_fault_test(killed.${stage} killed ${stage} "return: nothing heard in time from rank 1")
+endforeach()
+# After it has sent all that this step needs of it: the next step misses it.
+sy_add_fault_test(killed.combine killed combine "dispatch: nothing heard in time from rank 1")
+foreach(point IN ITEMS start load experts)
+  sy_add_fault_test(killed_under_mpirun.${point} killed_under_mpirun ${point})
+endforeach()
+foreach(case IN ITEMS halted_in_time halted_too_long stopped out_of_memory left mpirun_killed
+    keeper_killed not_there full_disk no_folder)
+  sy_add_fault_test(${case} ${case})
+endforeach()
+sy_add_fault_test(interrupted.INT interrupted INT 130)
+sy_add_fault_test(interrupted.TERM interrupted TERM 143)
+sy_add_fault_test(interrupted.KILL interrupted KILL 137)
