@@ -181,7 +181,7 @@ int main(int argc, char **argv) {
     return keep(argv);
   }
   struct session session;
-  int code = session_open(&session, PROGRAM);
+  int code = session_open(&session, PROGRAM, false);
   if (code == CLI_OK) {
     code = run(&session, argc, argv);
   }
