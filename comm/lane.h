@@ -62,8 +62,8 @@ SY_API void *sy_lane_landing(const struct sy_lane *lane, int32_t peer);
 SY_API const void *sy_lane_received(const struct sy_lane *lane, int32_t peer, size_t *bytes_out);
 
 /* Larger arenas of both directions, in two steps, so that ranks can agree in between: every
- * prepare that succeeds is followed by a commit or a discard. STATE (an exchange is open), MEMORY.
- */
+ * prepare that succeeds is followed by a commit or a discard. STATE (an exchange is
+ * open), MEMORY. */
 struct sy_arena_growth { /* start is NULL where the old buffer suffices */
   const struct sy_arena_memory *memory;
   struct sy_buffer out[SY_NUM_DIRECTIONS];

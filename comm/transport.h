@@ -99,8 +99,8 @@ struct sy_transport_ops {
    * if nothing. */
   const char *(*error_text)(const struct sy_transport *t);
 
-  /* The group is dead: nothing is sent, awaited or freed from now on (a late peer may still write).
-   */
+  /* The group is dead: nothing is sent, awaited or freed from now on (a late peer may
+   * still write). */
   void (*abort)(struct sy_transport *t);
 
   /* Releases everything; after abort only what no peer can reach. Does not communicate. */

@@ -159,8 +159,8 @@ SY_FP4_FN void sy_mxfp4_quantise(const float *x, int64_t n, uint8_t *codes, uint
   }
 }
 
-/* n values (a multiple of 16) -> n / 2 bytes of codes, n / 16 scales; returns their global scale.
- */
+/* n values (a multiple of 16) -> n / 2 bytes of codes, n / 16 scales; returns their
+ * global scale. */
 SY_FP4_FN float sy_nvfp4_quantise(const float *x, int64_t n, uint8_t *codes, uint8_t *scales) {
   const float amax = sy_amax(x, n);
   if (!sy_is_finite(amax)) {

@@ -105,8 +105,8 @@ struct sy_receive_cursor {
   int64_t return_row;
 };
 
-/* The routed rows of one chunk of received rows, sorted by local expert, in row order within one.
- */
+/* The routed rows of one chunk of received rows, sorted by local expert, in row
+ * order within one. */
 struct sy_routed {
   int64_t num_received;               /* rows of this chunk, <= M */
   int64_t num_routed;                 /* R <= num_received * min(K, E_local) */

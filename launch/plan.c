@@ -8,8 +8,8 @@
 static uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 /* exact: one row to each other rank with one of the token's experts; per_slot: one row back for
- * each slot. fixed and gather: one row to every other rank, and as many back as a row has room for.
- */
+ * each slot. fixed and gather: one row to every other rank, and as many back as a row
+ * has room for. */
 static struct plan_traffic traffic_of(const struct plan_request *request,
                                       const struct plan_sheet *sheet) {
   const sy_plan_info *info = &sheet->info;

@@ -26,8 +26,8 @@ struct value_list {
   int64_t values[VALUE_LIST_CAPACITY];
 };
 
-/* Every value must lie in [min, max], where min >= 1, so that doubling advances, and 2 * max fits.
- */
+/* Every value must lie in [min, max], where min >= 1, so that doubling advances, and
+ * 2 * max fits. */
 enum value_result value_list_parse(const char *text, int64_t min, int64_t max,
                                    struct value_list *list_out);
 

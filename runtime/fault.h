@@ -8,8 +8,8 @@
 
 #include "runtime/switchyard.h"
 
-/* kind, status, sentence: %0 %1 %2 stand for the details; %f for the io field that detail 0 names.
- */
+/* kind, status, sentence: %0 %1 %2 stand for the details; %f for the io field that
+ * detail 0 names. */
 #define SY_FAULT_MAP(X)                                                                            \
   X(SY_FAULT_NONE, SY_OK, "no error")                                                              \
   X(SY_FAULT_EXPERT_ID, SY_ERR_ROUTING,                                                            \

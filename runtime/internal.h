@@ -25,8 +25,8 @@ struct sy_model {
   uint64_t hash; /* of all of it */
 };
 
-/* Checks the shape and resolves its placement; release frees the tables (of a zeroed struct too).
- */
+/* Checks the shape and resolves its placement; release frees the tables (of a zeroed
+ * struct too). */
 sy_status sy_model_resolve(const sy_shape *shape, int32_t world, struct sy_model *model_out);
 void sy_model_release(struct sy_model *model);
 

@@ -19,8 +19,8 @@
 SY_API sy_status sy_fail(sy_status status, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Records the sentence for sy_last_error(group) (of this thread if group is NULL); returns status.
- */
+/* Records the sentence for sy_last_error(group) (of this thread if group is NULL);
+ * returns status. */
 SY_API sy_status sy_group_fail(sy_group *group, sy_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -3,8 +3,8 @@
  * Each of W ranks owns a slice of a layer's experts. sy_forward sends every token once to each rank
  * that owns one of its experts, runs the experts there, and brings the weighted sums back.
  *
- *   sy_group    the ranks that work together (one process, or an MPI communicator:
- * switchyard_mpi.h) sy_layer    this rank's experts of one MoE layer, prepacked for the kernels
+ *   sy_group    the ranks that work together: one process, or those of an MPI communicator
+ *   sy_layer    this rank's experts of one MoE layer, prepacked for the kernels
  *   sy_plan     every size that a shape and its limits imply; local and pure
  *   sy_forward  the road of a token: route, pack, dispatch, group, experts, reduce, return, combine
  *
@@ -87,8 +87,8 @@ SY_API const char *sy_last_error(const sy_group *group);
 
 /* sy_backend: the kernels that a group created now would use, for people; e.g. which instruction
  * level of the CPU, and why.
- *   shapes: none. memory: host. units: none. ownership: the thread's, until its
- *   next call. order: none. scope: local. threads: any. errors: none. */
+ *   shapes: none. memory: host. units: none. ownership: the thread's, until its next call.
+ *   order: none. scope: local. threads: any. errors: none. */
 SY_API const char *sy_backend(void);
 
 /* ---- The layer's shape ---- */
@@ -161,8 +161,8 @@ typedef struct sy_shape {
 /* sy_placement_resolve: the placement that a shape means in a world of `world` ranks.
  *   shapes: rank_out, local_out: i32 [num_experts]; either may be NULL. memory: host. units: none.
  *   ownership: the caller's. order: none. scope: local. threads: any.
- *   errors: ARGUMENT (a rank outside the world; a local expert missing, repeated or out of range).
- */
+ *   errors: ARGUMENT (a rank outside the world; a local expert missing, repeated or out of
+ *   range). */
 SY_API sy_status sy_placement_resolve(const sy_shape *shape, int32_t world, int32_t *rank_out,
                                       int32_t *local_out);
 
@@ -207,22 +207,24 @@ SY_API int32_t sy_group_world(const sy_group *group);
 /* sy_group_reserve: allocates, on all ranks together, the exchange memory that a plan needs (and
  * its scratch, where the caller will not bring any), and checks that all ranks bring the same plan.
  * May be called for several plans: memory is the largest need, not the sum. After it sy_forward
- * does not allocate. shapes: none. memory: host. units: none. ownership: the group's. order: none.
+ * does not allocate.
+ *   shapes: none. memory: host. units: none. ownership: the group's. order: none.
  *   scope: collective. threads: serial per group.
  *   errors: MISMATCH (names the ranks whose plan differs), MEMORY on any rank, PEER. */
 SY_API sy_status sy_group_reserve(sy_group *group, const sy_plan *plan, int32_t with_scratch);
 
 /* sy_group_wait, sy_group_poll: whether work given to the group has ended, and how. Wait returns
  * once the stream's work is done or timeout_ms have passed; poll returns at once. On host memory
- * every call has ended when it returns, so both give the group's lasting state. shapes: none.
- * memory: host. units: ms. ownership: none. order: waits for the stream. scope: local. threads:
- * serial per group. errors: PEER, TRANSPORT (the group is dead). */
+ * every call has ended when it returns, so both give the group's lasting state.
+ *   shapes: none. memory: host. units: ms. ownership: none. order: waits for the stream.
+ *   scope: local. threads: serial per group. errors: PEER, TRANSPORT (the group is dead). */
 SY_API sy_status sy_group_wait(sy_group *group, void *stream, int32_t timeout_ms);
 SY_API sy_status sy_group_poll(sy_group *group);
 
 /* sy_group_abort: declares the group dead: every later call on it returns SY_ERR_PEER. Peers find
- * out by their timeout. Does not communicate. shapes: none. memory: host. units: none. ownership:
- * none. order: none. scope: local. threads: serial per group. errors: none. */
+ * out by their timeout. Does not communicate.
+ *   shapes: none. memory: host. units: none. ownership: none. order: none.
+ *   scope: local. threads: serial per group. errors: none. */
 SY_API void sy_group_abort(sy_group *group);
 
 /* Where a rank's time and bytes went, summed over calls since creation or the last reset. */
@@ -326,10 +328,11 @@ typedef struct sy_plan_desc {
   }
 
 /* sy_plan_create: works out every size; touches neither the network nor large memory, so that a
- * plan for any rank of any world can be made anywhere. shapes: none. memory: host. units: desc in
- * tokens, rows, bytes. ownership: the caller destroys it; desc and shape are copied. order: none.
- * scope: local. threads: any. errors: ARGUMENT, UNSUPPORTED, OVERFLOW, TOO_SMALL (one token, or one
- * row, exceeds the budget: names the bytes needed), MEMORY. */
+ * plan for any rank of any world can be made anywhere.
+ *   shapes: none. memory: host. units: desc in tokens, rows, bytes. ownership: the caller destroys
+ *   it; desc and shape are copied. order: none. scope: local. threads: any.
+ *   errors: ARGUMENT, UNSUPPORTED, OVERFLOW, TOO_SMALL (one token, or one row, exceeds the budget:
+ *   names the bytes needed), MEMORY. */
 SY_API sy_status sy_plan_create(const sy_plan_desc *desc, sy_plan **plan_out);
 SY_API void sy_plan_destroy(sy_plan *plan);
 
@@ -412,8 +415,8 @@ typedef struct sy_io {
  * works. A peer that does not arrive within the timeout gives PEER and names it; then the group is
  * dead. "Outputs untouched" holds for everything checked before the first wave returns.
  *   shapes: see sy_io; T <= T_max of the plan. memory: host tensors. units: bytes.
- *   ownership: the caller's tensors, until the call returns. scratch: sy_plan_scratch_bytes,
- * aligned to 64, not used by anyone else meanwhile; NULL: the group's, from sy_group_reserve.
+ *   ownership: the caller's tensors, until the call returns; its scratch (sy_plan_scratch_bytes,
+ *   aligned to 64), not used by anyone else meanwhile; NULL: the group's, from sy_group_reserve.
  *   order: stream is NULL on the CPU backend. scope: collective. threads: serial per group.
  *   errors: ARGUMENT, ROUTING, STATE, TOO_SMALL, MISMATCH (names the ranks), PEER, TRANSPORT. */
 SY_API sy_status sy_forward(sy_layer *layer, const sy_plan *plan, const sy_io *io, void *scratch,

@@ -56,10 +56,11 @@ typedef struct sy_layer_info {
   { .struct_size = sizeof(sy_layer_info) }
 
 /* sy_checkpoint_open: opens the checkpoint in directory `path`, or one .safetensors file (then there
- * is no config: tensors only). shapes: none. memory: host. units: none. ownership: the caller
- * closes it. order: none. scope: local. threads: any; after opening, reads
- * may run concurrently. errors: IO, FORMAT, UNSUPPORTED (unknown family: lists those known),
- * MEMORY; sy_last_error(NULL) names file, tensor or key, found and expected. */
+ * is no config: tensors only).
+ *   shapes: none. memory: host. units: none. ownership: the caller closes it. order: none.
+ *   scope: local. threads: any; after opening, reads may run concurrently.
+ *   errors: IO, FORMAT, UNSUPPORTED (unknown family: lists those known), MEMORY;
+ *   sy_last_error(NULL) names file, tensor or key, found and expected. */
 SY_API sy_status sy_checkpoint_open(const char *path, sy_checkpoint **checkpoint_out);
 SY_API void sy_checkpoint_close(sy_checkpoint *checkpoint);
 
@@ -104,7 +105,7 @@ SY_API sy_status sy_checkpoint_check_layer(const sy_checkpoint *checkpoint, int3
  *   shapes: from the checkpoint. memory: host. units: none. ownership: the checkpoint may be closed
  *   afterwards. order: none. scope: local. threads: serial per group.
  *   errors: FORMAT (a tensor missing, or of another shape or dtype: names it), ARGUMENT (layer
- * index, shape that contradicts the checkpoint), IO (cannot be read, or changed while open). */
+ *   index, shape that contradicts the checkpoint), IO (cannot be read, or changed while open). */
 SY_API sy_status sy_layer_load_checkpoint(sy_layer *layer, const sy_checkpoint *checkpoint,
                                           int32_t layer_idx);
 

@@ -16,8 +16,8 @@ extern "C" {
  *   MPI_Finalize; the communicator stays the caller's. order: none. scope: collective over comm.
  *   threads: MPI_THREAD_SINGLE suffices; calls come from one thread at a time.
  *   errors: ARGUMENT (MPI not initialised, an inter-communicator), MEMORY, MISMATCH (another
- * version of the library on some rank: names them), PEER, TRANSPORT. desc NULL means
- * SY_GROUP_DESC_INIT. */
+ *   version of the library on some rank: names them), PEER, TRANSPORT.
+ * desc NULL means SY_GROUP_DESC_INIT. */
 SY_API sy_status sy_group_create_mpi(MPI_Comm comm, const sy_group_desc *desc,
                                      sy_group **group_out);
 

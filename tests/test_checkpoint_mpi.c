@@ -31,8 +31,7 @@ static bool create_layer(sy_group *group, const sy_shape *shape, sy_layer **laye
 }
 
 /* Every local expert is the global expert that the placement says, and the bytes counted are
- * theirs.
- */
+ * theirs. */
 static void check_local_experts(struct written_model *model, sy_group *group, const sy_layer *layer,
                                 const struct heard *heard) {
   sy_layer *by_hand = NULL;

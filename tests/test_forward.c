@@ -271,8 +271,8 @@ static void set_ids(struct alone *a, int32_t (*id_of)(int64_t token, int32_t slo
   }
 }
 
-/* Tokens one by one give what all of them together give, in every strategy, and the oracle agrees.
- */
+/* Tokens one by one give what all of them together give, in every strategy, and the
+ * oracle agrees. */
 static void check_routing(struct alone *a, const char *what) {
   float *expected = layer_case_outputs(&a->c, SY_DTYPE_F32);
   for (int kind = 0; kind < 3 * 2; ++kind) {

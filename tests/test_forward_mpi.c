@@ -129,8 +129,8 @@ TEST(bits_do_not_depend_on_threads) {
 
 /* ---- The seed's shapes ---- */
 
-/* (tokens, top-k, experts) of the seed's tests, split over the ranks; to the bit and to the oracle.
- */
+/* (tokens, top-k, experts) of the seed's tests, split over the ranks; to the bit and
+ * to the oracle. */
 TEST(the_seeds_shapes) {
   static const int32_t seeds[][3] = {{2, 8, 8}, {4, 8, 16}, {4, 4, 8}};
   for (int i = 0; i < 3 * 3; ++i) {

@@ -1,7 +1,6 @@
 /* One layer of a trained model on real hidden states, through the public API, against the exact
  * outputs of an independent implementation that ship with the model (its README says what they
- * are).
- */
+ * are). */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

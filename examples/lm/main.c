@@ -1,7 +1,7 @@
 /* lm: a Qwen3-MoE language model whose expert layers run on Switchyard.
  *
- * main -> session (group, model) -> generate or score -> decoder -> attention, router, sy_forward
- */
+ * main -> session (group, model) -> generate or score -> decoder -> attention,
+ * router, sy_forward */
 #include <stdio.h>
 
 #include "options.h"

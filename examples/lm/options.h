@@ -39,8 +39,8 @@ struct lm_options {
   int64_t max_windows;
 };
 
-/* Reads the command line; argv must outlive the options. Prints nothing: lm_fail has the sentence.
- */
+/* Reads the command line; argv must outlive the options. Prints nothing: lm_fail has
+ * the sentence. */
 enum lm_exit lm_options_parse(struct lm_team *team, int argc, char **argv,
                               struct lm_options *options);
 void lm_options_release(struct lm_options *options);

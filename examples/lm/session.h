@@ -30,8 +30,8 @@ enum lm_exit lm_session_reserve(struct lm_session *session, const sy_plan *plan)
 /* The strategy that the plan has settled on. */
 sy_strategy lm_plan_strategy(const sy_plan *plan);
 
-/* The commands: each opens the session, runs, and prints on rank 0. Collective; already agreed on.
- */
+/* The commands: each opens the session, runs, and prints on rank 0. Collective;
+ * already agreed on. */
 enum lm_exit lm_generate(struct lm_session *session);
 enum lm_exit lm_score(struct lm_session *session);
 

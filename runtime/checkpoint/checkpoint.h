@@ -32,8 +32,8 @@ sy_status sy_checkpoint_require_config(const sy_checkpoint *checkpoint);
 const struct sy_checkpoint_tensor *sy_checkpoint_lookup(const sy_checkpoint *checkpoint,
                                                         const char *name);
 
-/* NULL, and the sentence of a SY_ERR_FORMAT, when there is no such tensor or its dtype is unknown.
- */
+/* NULL, and the sentence of a SY_ERR_FORMAT, when there is no such tensor or its
+ * dtype is unknown. */
 const struct sy_checkpoint_tensor *sy_checkpoint_find(const sy_checkpoint *checkpoint,
                                                       const char *name);
 

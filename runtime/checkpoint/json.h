@@ -1,5 +1,5 @@
-/* Typed, range-checked reading of JSON. `where` begins every error text: the file, and what in it.
- */
+/* Typed, range-checked reading of JSON. `where` begins every error text: the file,
+ * and what in it. */
 #ifndef SY_RUNTIME_CHECKPOINT_JSON_H
 #define SY_RUNTIME_CHECKPOINT_JSON_H
 

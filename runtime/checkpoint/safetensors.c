@@ -188,8 +188,8 @@ static int by_name(const void *a, const void *b) {
                 ((const struct sy_safetensors_entry *)b)->name);
 }
 
-/* The tensors, one after the other, are the data: no gap, no overlap. Leaves them sorted by name.
- */
+/* The tensors, one after the other, are the data: no gap, no overlap. Leaves them
+ * sorted by name. */
 static sy_status check_cover(struct sy_safetensors *file, size_t data_offset) {
   const char *const shown = sy_path_shown(file->path);
   const size_t data_bytes = file->version.bytes - data_offset;

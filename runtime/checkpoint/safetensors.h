@@ -20,8 +20,8 @@
 #include "runtime/checkpoint/json.h"
 #include "runtime/switchyard_checkpoint.h"
 
-/* A quarter of a million tensors; checkpoints of 10^12 parameters have fewer in all their shards.
- */
+/* A quarter of a million tensors; checkpoints of 10^12 parameters have fewer in all
+ * their shards. */
 #define SY_SAFETENSORS_MAX_HEADER_BYTES ((size_t)32 << 20)
 
 /* With the terminating zero. */

@@ -64,8 +64,8 @@ const char *written_path(const struct written_model *model, const char *name);
 void written_config_save(const struct written_model *model, const char *edit_key,
                          const char *edit_value);
 
-/* The tensors: one file, or num_shards files (tensor i in shard i modulo num_shards) and an index.
- */
+/* The tensors: one file, or num_shards files (tensor i in shard i modulo num_shards)
+ * and an index. */
 void written_tensors_save(const struct written_model *model, int num_shards);
 
 /* Both. */

@@ -43,8 +43,8 @@ sy_shape small_shape(sy_mode mode, int64_t hidden, int64_t intermediate, int32_t
 void layer_case_make(struct layer_case *c, const sy_shape *shape, int64_t num_tokens);
 void layer_case_free(struct layer_case *c);
 
-/* Random weights of one expert: BF16 for even ones, F32 for odd ones; biases if the shape has them.
- */
+/* Random weights of one expert: BF16 for even ones, F32 for odd ones; biases if the
+ * shape has them. */
 sy_expert_weights layer_case_expert(const struct layer_case *c, int32_t global_expert,
                                     struct fences *memory);
 
@@ -133,8 +133,8 @@ void layer_case_alone(const struct layer_case *c, const struct call_options *opt
 void *layer_case_outputs(struct layer_case *c, sy_dtype dtype);
 size_t layer_case_row_bytes(const struct layer_case *c, sy_dtype dtype);
 
-/* Compares rows [begin, end) of two outputs bit by bit; says which token and column differ first.
- */
+/* Compares rows [begin, end) of two outputs bit by bit; says which token and column
+ * differ first. */
 bool same_bits(const struct layer_case *c, sy_dtype dtype, const void *got, const void *expected,
                int64_t begin, int64_t end, const char *what);
 

@@ -118,8 +118,8 @@ sy_shape road_layer_shape(const struct road_shape *shape) {
 
 /* ---- Setting up ---- */
 
-/* Contiguous: the first num_experts % world ranks own one more. Local experts ascend with global.
- */
+/* Contiguous: the first num_experts % world ranks own one more. Local experts ascend
+ * with global. */
 static void place_experts(struct road *road) {
   const int32_t world = road->shape.world;
   const int32_t share = road->shape.num_experts / world;
