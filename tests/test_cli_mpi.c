@@ -151,6 +151,15 @@ TEST(an_error_of_one_rank_ends_all_and_names_it) {
   program_run_free(&r);
 }
 
+TEST(a_wrong_checkpoint_is_one_sentence) {
+  struct program_run r = run(3, "inspect --model /nowhere");
+  CHECK_EQ_I64(r.code, 3);
+  CHECK_EQ_STR(r.out, "");
+  CHECK_EQ_I64(count_of(r.err, "switchyard inspect: "), 1);
+  CHECK_STR_HAS(r.err, "switchyard inspect: ranks 0-2: /nowhere");
+  program_run_free(&r);
+}
+
 TEST(ranks_with_different_commands_do_not_hang) {
   struct program_run r = run_mixed("plan --model mixtral", "info");
   CHECK_EQ_I64(r.code, 2);
