@@ -62,6 +62,6 @@ set_property(TEST lm.generate.greedy_is_the_same_on_every_world lm.generate.fewe
   APPEND PROPERTY LABELS w4)
 foreach(case IN ITEMS wrong_flags wrong_values wrong_files wrong_config wrong_tensors
     config_costs_nothing ranks_speak_with_one_voice
-    one_rank_fails stopped_rank_is_named)
+    ranks_with_different_options_do_not_hang one_rank_fails stopped_rank_is_named)
   sy_add_lm_test(errors.${case} SCRIPT errors CASE ${case})
 endforeach()

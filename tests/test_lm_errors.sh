@@ -52,6 +52,7 @@ wrong_values() {
 wrong_files() {
   refuses 3 "/no/such/folder" score --model /no/such/folder --text "$model/sample.txt"
   refuses 3 "--text: '/no/such/file' cannot be read" score --model "$model" --text /no/such/file
+  refuses 3 "--text: '$scratch' is not a file" score --model "$model" --text "$scratch"
   printf '%0256d' 0 >"$scratch/short.txt"
   refuses 3 "short.txt' has 256 bytes; one window needs 257" score --model "$model" --text "$scratch/short.txt"
 }
@@ -164,6 +165,30 @@ SCRIPT
   expect_code 3
   expect_error_once "^lm: rank 2: --text: .* has 5 bytes; one window needs 257"
   expect_equal "$(grep -c '^lm: ' "$scratch/err")" 1 "errors in all"
+}
+
+# ranks_differ <sentence> <arguments of ranks 0 and 1> : <of rank 2>: all leave, at once, and one says it.
+ranks_differ() {
+  sentence=$1
+  shift
+  run_lm 2 "$@"
+  expect_code 2
+  expect_error_once "$sentence"
+}
+
+# What shapes the run must be the same on all ranks; how a rank does its part need not.
+ranks_with_different_options_do_not_hang() {
+  score="score --model $model --text $model/sample.txt"
+  generate="generate --model $model --max-tokens 2"
+  other=": -n 1 $lm"
+  ranks_differ "^lm: rank 2 has other options than rank 0" $score $other $generate
+  ranks_differ "^lm: rank 2 has other options than rank 0" $score --max-windows 3 $other $score --max-windows 2
+  ranks_differ "^lm: rank 2 has other options than rank 0" $generate $other $generate --prompt Sela
+  ranks_differ "^lm: rank 2 has other options than rank 0" $generate $other $generate --temperature 1
+  head -c 2000 "$model/sample.txt" >"$scratch/text"
+  ranks_differ "^lm: rank 2 has another text than rank 0" $score $other score --model "$model" --text "$scratch/text"
+  run_lm 2 $score --max-windows 1 --threads 2 $other $score --max-windows 1 --chunk-rows 9 --timeout 60
+  expect_code 0
 }
 
 # A rank that stops in mid-run is named within the timeout, and nobody waits for ever.

@@ -1,7 +1,7 @@
 /* lm: a Qwen3-MoE language model whose expert layers run on Switchyard.
  *
- * main -> session (group, model) -> generate or score -> decoder -> attention,
- * router, sy_forward */
+ *   main -> session (group, model) -> generate or score -> decoder -> attention, router, sy_forward
+ */
 #include <stdio.h>
 
 #include "options.h"
@@ -53,7 +53,7 @@ int main(int argc, char **argv) {
   if (code == LM_OK) {
     code = lm_options_parse(&team, argc, argv, &options);
   }
-  code = lm_team_agree(&team, code);
+  code = lm_team_agree_on(&team, code, lm_options_hash(&options), "other options");
   if (code == LM_OK) {
     code = run(&team, &options);
   }

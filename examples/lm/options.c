@@ -413,6 +413,21 @@ enum lm_exit lm_options_parse(struct lm_team *team, int argc, char **argv,
 
 void lm_options_release(struct lm_options *options) { free(options->prompts); }
 
+uint32_t lm_options_hash(const struct lm_options *options) {
+  const int64_t numbers[] = {(int64_t)options->command,  (int64_t)options->quant,
+                             (int64_t)options->combine,  (int64_t)options->return_dtype,
+                             (int64_t)options->strategy, options->wave_tokens,
+                             options->max_tokens,        (int64_t)options->seed,
+                             options->max_windows};
+  const double reals[] = {options->temperature, options->top_p};
+  uint32_t hash = lm_hash(LM_HASH_SEED, numbers, sizeof numbers);
+  hash = lm_hash(hash, reals, sizeof reals);
+  for (int32_t j = 0; j < options->num_prompts; ++j) {
+    hash = lm_hash(hash, options->prompts[j], strlen(options->prompts[j]) + 1);
+  }
+  return hash;
+}
+
 void lm_options_print_help(void) {
   for (size_t i = 0; i < sizeof help / sizeof help[0]; ++i) {
     fputs(help[i], stdout);

@@ -45,6 +45,9 @@ enum lm_exit lm_options_parse(struct lm_team *team, int argc, char **argv,
                               struct lm_options *options);
 void lm_options_release(struct lm_options *options);
 
+/* Of what ranks must have in common: all that decides which calls they make, and what the text is. */
+uint32_t lm_options_hash(const struct lm_options *options);
+
 void lm_options_print_help(void);
 
 /* Names as on the command line. */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "decoder.h"
 #include "report.h"
@@ -18,46 +19,55 @@ struct score {
   struct lm_token *tokens; /* [WINDOW] */
   float *logits;           /* f32 [WINDOW, LM_VOCABULARY] */
   sy_plan *plan;
-  unsigned char *text; /* [num_windows * WINDOW + 1] */
+  unsigned char *text; /* [text_bytes] */
   int64_t num_windows;
   int64_t num_steps; /* ceil(num_windows / W): windows of the ranks that have most */
   double *bits;      /* [num_steps] of this rank's windows */
   double *all_bits;  /* [W, num_steps] on rank 0 */
 };
 
+static size_t text_bytes(const struct score *score) {
+  return (size_t)score->num_windows * WINDOW + 1;
+}
+
 /* As much of the text as fills windows. */
+static enum lm_exit read_windows(struct score *score, const char *path, FILE *file) {
+  struct lm_team *team = score->session->team;
+  struct stat info;
+  if (fstat(fileno(file), &info) != 0 || !S_ISREG(info.st_mode)) {
+    return lm_fail(team, LM_INPUT, "--text: '%s' is not a file", path);
+  }
+  const int64_t most = score->session->options->max_windows;
+  const int64_t full = (info.st_size - 1) / WINDOW;
+  if (full < 1) {
+    return lm_fail(team, LM_INPUT, "--text: '%s' has %lld bytes; one window needs %d", path,
+                   (long long)info.st_size, WINDOW + 1);
+  }
+  score->num_windows = full < most ? full : most;
+  const size_t needed = text_bytes(score);
+  score->text = malloc(needed);
+  if (score->text == NULL) {
+    return lm_fail(team, LM_OTHER, "out of memory for %zu bytes of text", needed);
+  }
+  return fread(score->text, 1, needed, file) == needed
+             ? LM_OK
+             : lm_fail(team, LM_INPUT, "--text: '%s' cannot be read to its end", path);
+}
+
+/* Collective: ranks that score another text would be another measurement. */
 static enum lm_exit read_text(struct score *score) {
   struct lm_team *team = score->session->team;
   const char *path = score->session->options->text;
   FILE *file = fopen(path, "rb");
-  if (file == NULL || fseek(file, 0, SEEK_END) != 0) {
-    if (file != NULL) {
-      fclose(file);
-    }
-    return lm_fail(team, LM_INPUT, "--text: '%s' cannot be read", path);
-  }
-  const long bytes = ftell(file);
-  int64_t windows = (bytes - 1) / WINDOW;
-  if (windows > score->session->options->max_windows) {
-    windows = score->session->options->max_windows;
-  }
-  enum lm_exit code = LM_OK;
-  if (windows < 1) {
-    code = lm_fail(team, LM_INPUT, "--text: '%s' has %ld bytes; one window needs %d", path, bytes,
-                   WINDOW + 1);
+  enum lm_exit code;
+  if (file == NULL) {
+    code = lm_fail(team, LM_INPUT, "--text: '%s' cannot be read", path);
   } else {
-    const size_t needed = (size_t)windows * WINDOW + 1;
-    rewind(file);
-    score->num_windows = windows;
-    score->text = malloc(needed);
-    if (score->text == NULL) {
-      code = lm_fail(team, LM_OTHER, "out of memory for %zu bytes of text", needed);
-    } else if (fread(score->text, 1, needed, file) != needed) {
-      code = lm_fail(team, LM_INPUT, "--text: '%s' cannot be read to its end", path);
-    }
+    code = read_windows(score, path, file);
+    fclose(file);
   }
-  fclose(file);
-  return code;
+  const size_t bytes = code == LM_OK ? text_bytes(score) : 0;
+  return lm_team_agree_on(team, code, lm_hash(LM_HASH_SEED, score->text, bytes), "another text");
 }
 
 static enum lm_exit set_up(struct score *score) {
@@ -173,7 +183,7 @@ enum lm_exit lm_score(struct lm_session *session) {
   struct score score = {.session = session};
   struct lm_report report = {0};
   struct lm_team *team = session->team;
-  enum lm_exit code = lm_team_agree(team, read_text(&score));
+  enum lm_exit code = read_text(&score);
   if (code == LM_OK) {
     code = lm_session_open(session);
   }

@@ -175,15 +175,24 @@ enum lm_exit lm_team_gather(struct lm_team *team, const void *mine, size_t bytes
 
 struct verdict {
   int32_t code;
-  uint32_t text_hash; /* FNV-1a: tells equal sentences */
+  uint32_t text_hash;   /* tells equal sentences */
+  uint32_t common_hash; /* of what must be the same on all ranks */
 };
 
-static struct verdict verdict_make(const struct lm_team *team, enum lm_exit code) {
-  uint32_t hash = 2166136261u;
-  for (const char *c = team->text; *c != '\0'; ++c) {
-    hash = (hash ^ (unsigned char)*c) * 16777619u;
+uint32_t lm_hash(uint32_t hash, const void *data, size_t bytes) {
+  const unsigned char *byte = data;
+  for (size_t i = 0; i < bytes; ++i) {
+    hash = (hash ^ byte[i]) * UINT32_C(16777619);
   }
-  return (struct verdict){.code = (int32_t)code, .text_hash = code == LM_OK ? 0 : hash};
+  return hash;
+}
+
+static struct verdict verdict_make(const struct lm_team *team, enum lm_exit code,
+                                   uint32_t common_hash) {
+  const uint32_t text_hash = lm_hash(LM_HASH_SEED, team->text, strlen(team->text));
+  return (struct verdict){.code = (int32_t)code,
+                          .text_hash = code == LM_OK ? 0 : text_hash,
+                          .common_hash = common_hash};
 }
 
 static _Noreturn void leave_alone(const struct lm_team *team, enum lm_exit code) {
@@ -220,7 +229,28 @@ static void print_verdict(const struct lm_team *team, const struct verdict *all)
   fprintf(stderr, "lm: %s%s%s\n", speaker, team->text, rest);
 }
 
-enum lm_exit lm_team_agree(struct lm_team *team, enum lm_exit mine) {
+/* The lowest rank's code that is not LM_OK; where all are well, LM_USAGE if something differs. */
+static enum lm_exit agreed_code(struct lm_team *team, const struct verdict *all,
+                                const char *other) {
+  for (int32_t peer = 0; peer < team->world; ++peer) {
+    if (all[peer].code != LM_OK) {
+      return (enum lm_exit)all[peer].code;
+    }
+  }
+  for (int32_t peer = 1; peer < team->world; ++peer) {
+    if (all[peer].common_hash != all[0].common_hash) {
+      lm_fail(team, LM_USAGE, "rank %d has %s than rank 0", peer, other);
+      if (team->rank == 0) {
+        fprintf(stderr, "lm: %s\n", team->text);
+      }
+      return LM_USAGE;
+    }
+  }
+  return LM_OK;
+}
+
+enum lm_exit lm_team_agree_on(struct lm_team *team, enum lm_exit mine, uint32_t common_hash,
+                              const char *other) {
   if (team->dead) {
     leave_alone(team, mine);
   }
@@ -229,7 +259,7 @@ enum lm_exit lm_team_agree(struct lm_team *team, enum lm_exit mine) {
   if (all == NULL) {
     leave_alone(team, lm_fail(team, LM_OTHER, "out of memory for %zu bytes", bytes));
   }
-  const struct verdict verdict = verdict_make(team, mine);
+  const struct verdict verdict = verdict_make(team, mine, common_hash);
   enum lm_exit code = gather(team, &verdict, sizeof verdict, all, LM_LOAD_TIMEOUT_MS);
   if (code == LM_OK) {
     code = broadcast(team, all, bytes, LM_LOAD_TIMEOUT_MS);
@@ -238,10 +268,11 @@ enum lm_exit lm_team_agree(struct lm_team *team, enum lm_exit mine) {
     leave_alone(team, code);
   }
   print_verdict(team, all);
-  int32_t agreed = LM_OK;
-  for (int32_t peer = 0; peer < team->world && agreed == LM_OK; ++peer) {
-    agreed = all[peer].code;
-  }
+  code = agreed_code(team, all, other);
   free(all);
-  return (enum lm_exit)agreed;
+  return code;
+}
+
+enum lm_exit lm_team_agree(struct lm_team *team, enum lm_exit mine) {
+  return lm_team_agree_on(team, mine, 0, "");
 }

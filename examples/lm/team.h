@@ -60,9 +60,18 @@ enum lm_exit lm_fail_status(struct lm_team *team, sy_status status, enum lm_exit
  * Collective. */
 enum lm_exit lm_team_agree(struct lm_team *team, enum lm_exit mine);
 
+/* The same; and where all are well they must come with the same hash, or it is LM_USAGE: "rank 2 has
+ * `other` than rank 0". */
+enum lm_exit lm_team_agree_on(struct lm_team *team, enum lm_exit mine, uint32_t common_hash,
+                              const char *other);
+
 /* `bytes` from each rank, into all[world * bytes] in rank order on rank 0 (elsewhere all is not
  * touched). Collective. */
 enum lm_exit lm_team_gather(struct lm_team *team, const void *mine, size_t bytes, void *all);
+
+/* FNV-1a, 32 bits. */
+#define LM_HASH_SEED UINT32_C(2166136261)
+uint32_t lm_hash(uint32_t hash, const void *data, size_t bytes);
 
 /* Seconds on a clock that never goes back. */
 double lm_seconds(void);
