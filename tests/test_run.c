@@ -400,7 +400,13 @@ TEST(the_line_says_what_the_circumstances_ask_for) {
   struct job job;
   struct variables variables;
   struct hosts hosts = {.source = HOSTS_LISTED, .text = "a:2,b:2", .num_hosts = 2, .num_slots = 4};
-  struct circumstances here = {&job, &hosts, 4, 2, true};
+  struct circumstances here = {.job = &job,
+                               .hosts = &hosts,
+                               .num_ranks = 4,
+                               .num_cores = 2,
+                               .reads_others = true,
+                               .num_topology = 1,
+                               .topology = {{.name = "NCCL_IB_HCA", .value = "=a,b"}}};
   unsetenv("OMPI_MCA_rmaps_base_oversubscribe"); /* which the tests run under */
   unsetenv("OMPI_MCA_btl_vader_single_copy_mechanism");
   CHECK(job_make(&job, "/tmp", 1000));
@@ -408,6 +414,7 @@ TEST(the_line_says_what_the_circumstances_ask_for) {
   CHECK_EQ_STR(line[0], "mpirun");
   CHECK(has_words(line, "-n", "4", NULL) && has_words(line, "--host", "a:2,b:2", NULL));
   CHECK(has_words(line, "--mca", "orte_enable_recovery", "1"));
+  CHECK(has_words(line, "-x", "NCCL_IB_HCA==a,b", NULL));
   CHECK(has_words(line, "--mca", "oob_tcp_keepalive_time", "5"));
   CHECK(!has_words(line, "--mca", "rmaps_base_oversubscribe", NULL));
   CHECK(!has_words(line, "--mca", "btl_vader_single_copy_mechanism", NULL));
@@ -428,7 +435,13 @@ TEST(what_the_user_has_set_stays) {
   struct job job;
   struct variables variables;
   struct hosts hosts = {.source = HOSTS_HERE, .num_hosts = 1};
-  struct circumstances here = {&job, &hosts, 4, 2, true};
+  struct circumstances here = {.job = &job,
+                               .hosts = &hosts,
+                               .num_ranks = 4,
+                               .num_cores = 2,
+                               .reads_others = true,
+                               .num_topology = 1,
+                               .topology = {{.name = "NCCL_IB_HCA", .value = "=a,b"}}};
   CHECK(job_make(&job, "/tmp", 1000));
   setenv("OMPI_MCA_mpi_yield_when_idle", "0", 1);
   setenv("OMP_WAIT_POLICY", "active", 1);
@@ -441,8 +454,8 @@ TEST(what_the_user_has_set_stays) {
   FILE *out = fmemopen(text, sizeof text, "w");
   line_print(out, &here, &variables, line);
   fclose(out);
-  CHECK_STR_HAS(text, "  OMPI_MCA_mpi_yield_when_idle=0\n      your own setting\n");
-  CHECK_STR_HAS(text, "  OMP_WAIT_POLICY=active\n      your own setting\n");
+  CHECK_STR_HAS(text, "  OMPI_MCA_mpi_yield_when_idle=0\n      yours, kept; ranks share cores");
+  CHECK_STR_HAS(text, "  OMP_WAIT_POLICY=active\n      yours, kept; ranks share cores");
   CHECK_STR_HAS(text, "  OMPI_MCA_orte_enable_recovery=1\n      when a rank is lost");
   CHECK_STR_HAS(text, " program 'it'\\''s'\n");
   line_free(line);

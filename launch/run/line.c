@@ -25,7 +25,7 @@ static void add(struct words *words, const char *word) {
   words->list[words->count] = NULL;
 }
 
-static void add_variable(struct words *words, const struct variable *variable) {
+static void add_variable(struct words *words, const struct environment_setting *variable) {
   static const char mca[] = "OMPI_MCA_";
   if (strncmp(variable->name, mca, sizeof mca - 1) == 0) {
     if (!variable->is_users) { /* mpirun reads the user's environment */
@@ -122,10 +122,12 @@ static void print_word(FILE *out, const char *word) {
 void line_print(FILE *out, const struct circumstances *here, const struct variables *variables,
                 char **line) {
   print_hosts(out, here);
+  if (here->note[0] != '\0') {
+    fprintf(out, "  nothing is set for this machine's topology: %s\n", here->note);
+  }
   for (size_t i = 0; i < variables->count; ++i) {
-    const struct variable *v = &variables->list[i];
-    fprintf(out, "  %s=%s\n      %s\n", v->name, v->value,
-            v->is_users ? "your own setting" : v->reason);
+    const struct environment_setting *v = &variables->list[i];
+    fprintf(out, "  %s=%s\n      %s\n", v->name, v->value, v->reason);
   }
   for (char **word = line; *word != NULL; ++word) {
     if (word != line) {

@@ -34,6 +34,33 @@ static bool try_to_read_another(void) {
   return can_read;
 }
 
+/* All hosts are taken to be like this one, and to get equal shares of the ranks. */
+static int64_t ranks_per_host(const struct circumstances *here) {
+  const int64_t num_hosts = here->hosts->num_hosts > 0 ? here->hosts->num_hosts : 1;
+  return (here->num_ranks + num_hosts - 1) / num_hosts;
+}
+
+static void read_topology(struct circumstances *here) {
+  const int64_t share = ranks_per_host(here);
+  struct machine *machine = NULL;
+  struct binding_table table = {.num_ranks = 0};
+  if (share > BINDING_MAX_RANKS || !machine_load(NULL, &machine, here->note)) {
+    return;
+  }
+  const struct binding_request wanted = {.num_ranks = (int32_t)share,
+                                         .use_gpus = machine->num_gpus > 0,
+                                         .visible_gpus = getenv("CUDA_VISIBLE_DEVICES")};
+  if (binding_table_make(machine, &wanted, &table, here->note)) {
+    const struct environment_request request = {
+        .num_hosts = here->hosts->num_hosts > 1 ? (int32_t)here->hosts->num_hosts : 1,
+        .use_gpus = wanted.use_gpus,
+        .lookup = environment_of_process};
+    here->num_topology = environment_list(machine, &table, &request, here->topology);
+  }
+  binding_table_free(&table);
+  machine_destroy(machine);
+}
+
 void circumstances_find(const struct job *job, const struct hosts *hosts, int64_t num_ranks,
                         struct circumstances *here_out) {
   cpu_set_t cores;
@@ -45,6 +72,7 @@ void circumstances_find(const struct job *job, const struct hosts *hosts, int64_
       .num_cores = counted ? CPU_COUNT(&cores) : sysconf(_SC_NPROCESSORS_ONLN),
       .reads_others = try_to_read_another(),
   };
+  read_topology(here_out);
 }
 
 /* ---- Choosing ------------------------------------------------------------------------------- */
@@ -54,12 +82,12 @@ static void set(struct variables *variables, const char *name, const char *value
   if (variables->count == VARIABLES_CAPACITY) {
     return;
   }
-  struct variable *v = &variables->list[variables->count++];
+  struct environment_setting *v = &variables->list[variables->count++];
   const char *users = getenv(name);
   v->is_users = users != NULL;
   snprintf(v->name, sizeof v->name, "%s", name);
   snprintf(v->value, sizeof v->value, "%s", v->is_users ? users : value);
-  snprintf(v->reason, sizeof v->reason, "%s", reason);
+  snprintf(v->reason, sizeof v->reason, "%s%s", v->is_users ? "yours, kept; " : "", reason);
 }
 
 static void set_for_faults(struct variables *variables, const struct job *job) {
@@ -69,11 +97,6 @@ static void set_for_faults(struct variables *variables, const struct job *job) {
   set(variables, "OMPI_MCA_orte_abort_on_non_zero_status", "0", survive);
   set(variables, "OMPI_MCA_orte_tmpdir_base", job->folder, one_place);
   set(variables, "OMPI_MCA_btl_vader_backing_directory", job->segments, one_place);
-}
-
-static void set_for_cores(struct variables *variables) {
-  set(variables, "OMPI_MCA_hwloc_base_binding_policy", "none",
-      "a rank's threads are not to crowd on one core");
 }
 
 static void set_for_hosts(struct variables *variables) {
@@ -101,8 +124,8 @@ static bool is_set(const struct variables *variables, const char *name) {
 
 /* mpirun carries OMPI_MCA_ by itself. */
 static bool is_concerned(const char *name) {
-  static const char *const prefixes[] = {"SWITCHYARD_", "NCCL_", "UCX_",
-                                         "OMP_",        "CUDA_", "OMPI_MCA_"};
+  static const char *const prefixes[] = {"SWITCHYARD_",          "NCCL_",    "UCX_", "OMP_",
+                                         "CUDA_VISIBLE_DEVICES", "OMPI_MCA_"};
   for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; ++i) {
     if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0) {
       return true;
@@ -118,7 +141,7 @@ static void add_users(struct variables *variables) {
     if (length < sizeof name) {
       snprintf(name, sizeof name, "%.*s", (int)length, *entry);
       if (is_concerned(name) && !is_set(variables, name)) {
-        set(variables, name, "", "");
+        set(variables, name, "", "carried to every rank");
       }
     }
   }
@@ -127,17 +150,18 @@ static void add_users(struct variables *variables) {
 void variables_choose(const struct circumstances *here, struct variables *variables_out) {
   variables_out->count = 0;
   set_for_faults(variables_out, here->job);
-  set_for_cores(variables_out);
-  if (here->hosts->source == HOSTS_HERE) {
-    if (here->num_ranks > here->num_cores) {
-      set_for_few_cores(variables_out);
-    }
-  } else {
+  if (here->hosts->source != HOSTS_HERE) {
     set_for_hosts(variables_out);
+  }
+  if (ranks_per_host(here) > here->num_cores) {
+    set_for_few_cores(variables_out);
   }
   if (!here->reads_others) {
     set(variables_out, "OMPI_MCA_btl_vader_single_copy_mechanism", "none",
         "this container forbids to read another process's memory");
+  }
+  for (int32_t i = 0; i < here->num_topology; ++i) {
+    variables_out->list[variables_out->count++] = here->topology[i];
   }
   add_users(variables_out);
 }
