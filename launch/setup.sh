@@ -9,7 +9,7 @@
 set -eu
 
 packages="gcc g++ libc6-dev cmake ninja-build pkg-config libjansson-dev libhwloc-dev"
-packages="$packages libopenmpi-dev openmpi-bin libboost-context-dev"
+packages="$packages libopenmpi-dev openmpi-bin libboost-context-dev iproute2 nftables"
 
 case "${1:-}" in
   "") ;;

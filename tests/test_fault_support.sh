@@ -64,7 +64,10 @@ expect_code() {
 }
 
 # expect_within <ms>: of the start.
-expect_within() { [ "$ms" -le "$1" ] || fail "took $ms ms, allowed $1"; }
+expect_within() {
+  echo "ended after $ms ms"
+  [ "$ms" -le "$1" ] || fail "took $ms ms, allowed $1"
+}
 
 expect_said() {
   grep -q -- "$1" "$scratch/err" || {

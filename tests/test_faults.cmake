@@ -1,4 +1,4 @@
-# Faults of whole processes, under switchyard-run and under plain mpirun.
+# Faults of whole processes, under switchyard-run and under plain mpirun; and several hosts.
 
 if(NOT SWITCHYARD_MPI OR CMAKE_CROSSCOMPILING)
   return()
@@ -42,3 +42,15 @@ endforeach()
 sy_add_fault_test(interrupted.INT interrupted INT 130)
 sy_add_fault_test(interrupted.TERM interrupted TERM 143)
 sy_add_fault_test(interrupted.KILL interrupted KILL 137)
+
+# Ranks on several hosts, which root makes out of namespaces.
+set(hosts_folder ${CMAKE_CURRENT_SOURCE_DIR}/hosts)
+foreach(case IN ITEMS hosts_are_apart forward_tests_pass model_gives_the_same_bits
+    slow_and_lossy_links_change_nothing delay_changes_nothing short_cut_is_mended
+    long_cut_ends_the_job host_lost remote_rank_killed launcher_killed)
+  math(EXPR timeout "180 * ${patience}")
+  add_test(NAME hosts.${case} COMMAND ${hosts_folder}/in_a_box ${hosts_folder}/test_hosts.sh
+    ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${PROJECT_SOURCE_DIR}/examples/tiny-moe ${case})
+  set_tests_properties(hosts.${case} PROPERTIES LABELS hosts TIMEOUT ${timeout}
+    SKIP_RETURN_CODE 77 ENVIRONMENT "ASAN_OPTIONS=leak_check_at_exit=0")
+endforeach()

@@ -340,25 +340,32 @@ TEST(a_job_ends_with_its_last_member) {
   close(ready[1]);
 }
 
-/* The number of one that has ended may be another's by now. */
-TEST(a_reused_process_id_is_left_alone) {
+/* A process that inherits the membership is killed too; a bystander, with the same file name in
+ * another folder open, is not. */
+TEST(members_are_those_who_have_the_file_open) {
   struct job job = make_job();
+  struct job other = make_job();
   const pid_t bystander = fork();
   if (bystander == 0) {
+    job_join(&other, true);
     pause();
     _exit(0);
   }
-  char path[JOB_FILE_BYTES];
-  CHECK((size_t)snprintf(path, sizeof path, "%s/member.%ld", job.folder, (long)bystander) <
-        sizeof path);
-  FILE *file = fopen(path, "w");
-  fprintf(file, "1\n");
-  fclose(file);
-  job_signal_members(&job, SIGKILL);
+  const int membership = job_join(&job, false);
+  CHECK(membership >= 0);
+  const pid_t heir = fork();
+  if (heir == 0) {
+    execlp("sleep", "sleep", "1000", (char *)NULL);
+  }
+  close(membership);
+  CHECK(!job_is_over(&job));
+  job_clean(&job, 20);
+  int status = 0;
+  CHECK(waitpid(heir, &status, 0) == heir && WIFSIGNALED(status));
   CHECK(waitpid(bystander, NULL, WNOHANG) == 0);
   kill(bystander, SIGKILL);
   waitpid(bystander, NULL, 0);
-  job_clean(&job, 0);
+  job_clean(&other, 0);
 }
 
 TEST(one_process_is_the_warden) {

@@ -102,30 +102,7 @@ static void remove_tree(const char *path) {
 
 /* ---- Members -------------------------------------------------------------------------------- */
 
-/* In clock ticks since the host started; 0: there is no such process. */
-static uint64_t start_time(pid_t pid) {
-  char path[64];
-  char text[1024];
-  snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
-  const int file = open(path, O_RDONLY | O_CLOEXEC);
-  const ssize_t bytes = file < 0 ? -1 : read(file, text, sizeof text - 1);
-  if (file >= 0) {
-    close(file);
-  }
-  if (bytes <= 0) {
-    return 0;
-  }
-  text[bytes] = '\0';
-  const char *at = strrchr(text, ')'); /* field 2, which may hold anything, ends here */
-  for (int field = 2; at != NULL && field < 22; ++field) {
-    at = strchr(at + 1, ' ');
-  }
-  return at == NULL ? 0 : strtoull(at, NULL, 10);
-}
-
 int job_join(const struct job *job, bool until_exec) {
-  char name[32];
-  char text[32];
   const int members = open_file(job, "members", O_RDWR | O_CREAT);
   if (members < 0 || flock(members, LOCK_SH) != 0) {
     return -1;
@@ -133,25 +110,7 @@ int job_join(const struct job *job, bool until_exec) {
   if (!until_exec) {
     fcntl(members, F_SETFD, 0);
   }
-  snprintf(name, sizeof name, "member.%ld", (long)getpid());
-  const int bytes = snprintf(text, sizeof text, "%" PRIu64 "\n", start_time(getpid()));
-  const int own = open_file(job, name, O_WRONLY | O_CREAT | O_TRUNC);
-  const bool written = own >= 0 && write(own, text, (size_t)bytes) == bytes;
-  if (own >= 0) {
-    close(own);
-  }
-  if (!written) {
-    close(members);
-    return -1;
-  }
   return members;
-}
-
-void job_leave(const struct job *job, int descriptor) {
-  char path[JOB_FILE_BYTES];
-  snprintf(path, sizeof path, "%s/member.%ld", job->folder, (long)getpid());
-  unlink(path);
-  close(descriptor);
 }
 
 int job_lock_warden(const struct job *job) {
@@ -187,32 +146,40 @@ bool job_is_over(const struct job *job) {
   return is_over;
 }
 
-/* One who has ended may have left its number to another process. */
-static void signal_member(const struct job *job, const char *name, int signal_number) {
-  char text[32] = "";
-  const pid_t pid = (pid_t)strtol(name + strlen("member."), NULL, 10);
-  const int file = open_file(job, name, O_RDONLY);
-  const ssize_t bytes = file < 0 ? -1 : read(file, text, sizeof text - 1);
-  if (file >= 0) {
-    close(file);
+/* Whether the process has this file open. Of another user's processes that cannot be seen; they are
+ * no members. */
+static bool has_open(long pid, const struct stat *file) {
+  char path[64];
+  snprintf(path, sizeof path, "/proc/%ld/fd", pid);
+  DIR *descriptors = opendir(path);
+  bool found = false;
+  struct dirent *entry;
+  while (descriptors != NULL && !found && (entry = readdir(descriptors)) != NULL) {
+    struct stat open_file_status;
+    found = fstatat(dirfd(descriptors), entry->d_name, &open_file_status, 0) == 0 &&
+            open_file_status.st_dev == file->st_dev && open_file_status.st_ino == file->st_ino;
   }
-  if (bytes > 0 && pid > 1 && pid != getpid() && strtoull(text, NULL, 10) == start_time(pid)) {
-    kill(pid, signal_number);
+  if (descriptors != NULL) {
+    closedir(descriptors);
   }
+  return found;
 }
 
 void job_signal_members(const struct job *job, int signal_number) {
-  DIR *folder = opendir(job->folder);
-  if (folder == NULL) {
-    return;
-  }
+  char path[JOB_FILE_BYTES];
+  struct stat members;
+  snprintf(path, sizeof path, "%s/members", job->folder);
+  DIR *processes = stat(path, &members) == 0 ? opendir("/proc") : NULL;
   struct dirent *entry;
-  while ((entry = readdir(folder)) != NULL) {
-    if (strncmp(entry->d_name, "member.", strlen("member.")) == 0) {
-      signal_member(job, entry->d_name, signal_number);
+  while (processes != NULL && (entry = readdir(processes)) != NULL) {
+    const long pid = strtol(entry->d_name, NULL, 10);
+    if (pid > 1 && pid != (long)getpid() && has_open(pid, &members)) {
+      kill((pid_t)pid, signal_number);
     }
   }
-  closedir(folder);
+  if (processes != NULL) {
+    closedir(processes);
+  }
 }
 
 /* ---- The end -------------------------------------------------------------------------------- */

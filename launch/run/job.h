@@ -1,14 +1,13 @@
 /* What a job leaves on one host, and who is still part of it.
  *
  *   <tmp>/switchyard-job.<id>/       session folders of Open MPI, and:
- *     members                        every process of the job holds a shared lock on it
- *     member.<pid>                   that process's start time: a process id alone may be reused
- *     warden                         the host's warden holds an exclusive lock on it
+ *     members                        every process of the job has it open, with a shared lock
+ *     warden                         the host's warden has an exclusive lock on it
  *     failed                         is there once a rank of this host has failed
  *   /dev/shm/switchyard-job.<id>/    shared segments of Open MPI
  *
- * A lock ends with the process that holds it, however that ends. So a job is over on a host when
- * an exclusive lock on `members` can be had, and only then its folders are removed. */
+ * A lock ends with the processes that hold it, however they end. So a job is over on a host when an
+ * exclusive lock on `members` can be had, and only then its folders are removed. */
 #ifndef LAUNCH_RUN_JOB_H
 #define LAUNCH_RUN_JOB_H
 
@@ -36,10 +35,9 @@ bool job_read(struct job *job, const char *text);
 /* Makes the folders, or finds them made by this user. False: errno says why. */
 bool job_make_folders(const struct job *job);
 
-/* This process becomes a member; -1, or a descriptor that holds its lock and is closed by exec only
- * if `until_exec`. leave takes back what join wrote down. */
+/* This process becomes a member until it closes the descriptor; -1: errno says why not. Processes
+ * that inherit the descriptor are members too; exec closes it if `until_exec`. */
 int job_join(const struct job *job, bool until_exec);
-void job_leave(const struct job *job, int descriptor);
 
 /* -1: the host has a warden. */
 int job_lock_warden(const struct job *job);

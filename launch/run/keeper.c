@@ -175,6 +175,6 @@ int keeper_run(const struct job *job, char **program) {
   }
   tell(&keeper, REPORT_BEGUN, (int)keeper.rank);
   code = keep(&keeper, &signals);
-  job_leave(job, membership);
+  close(membership);
   return code;
 }

@@ -248,6 +248,24 @@ static int conclude(struct supervisor *s) {
   return outcome_num_ended(&s->outcome) == s->what->num_ranks ? 0 : RUN_UNHEARD;
 }
 
+/* What mpirun has left behind becomes the supervisor's: a launch agent, which hears nothing from a
+ * host without power, would stay for minutes. Ends all children but the warden. */
+static void end_children(pid_t warden) {
+  char path[64];
+  snprintf(path, sizeof path, "/proc/self/task/%ld/children", (long)getpid());
+  FILE *children = fopen(path, "r");
+  long child;
+  while (children != NULL && fscanf(children, "%ld", &child) == 1) {
+    if (child != (long)warden) {
+      kill((pid_t)child, SIGKILL);
+      waitpid((pid_t)child, NULL, 0);
+    }
+  }
+  if (children != NULL) {
+    fclose(children);
+  }
+}
+
 static void catch_signals(void) {
   static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
   struct sigaction action = {.sa_handler = on_signal}; /* no SA_RESTART: poll is to notice */
@@ -283,6 +301,7 @@ int supervisor_run(const struct supervision *what) {
     return fail("the ranks");
   }
   catch_signals();
+  prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
   if (!job_make_folders(what->job)) {
     const int code = fail(what->job->folder);
     job_clean(what->job, 0);
@@ -300,6 +319,7 @@ int supervisor_run(const struct supervision *what) {
     code = conclude(&s);
   }
   job_clean(what->job, CLEAN_MS);
+  end_children(warden);
   warden_stop(warden);
   outcome_free(&s.outcome);
   return code;
