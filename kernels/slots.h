@@ -1,6 +1,7 @@
 /* How a token's top-k slots become rows, the same on every backend. A slot is routed if it is not
  * masked and is the first of its token that names its expert; it then carries the weights of all the
- * slots that name it. */
+ * slots that name it. An id that is none acts as masked: the CPU backend has refused it before, and a
+ * GPU, which is not waited for, does not. */
 #ifndef SY_KERNELS_SLOTS_H
 #define SY_KERNELS_SLOTS_H
 
@@ -10,10 +11,13 @@
 struct sy_token_slots {
   const int32_t *ids;
   const float *weights;
+  int32_t num_experts;
 };
 
-SY_FP4_FN struct sy_token_slots sy_token_slots_at(const struct sy_route_args *args, int64_t token) {
+SY_FP4_FN struct sy_token_slots sy_token_slots_at(const struct sy_stage_env *env,
+                                                  const struct sy_route_args *args, int64_t token) {
   struct sy_token_slots slots;
+  slots.num_experts = env->num_experts;
   slots.ids = (const int32_t *)(const void *)((const char *)args->expert_ids +
                                               token * args->expert_ids_stride);
   slots.weights = (const float *)(const void *)((const char *)args->expert_weights +
@@ -21,8 +25,12 @@ SY_FP4_FN struct sy_token_slots sy_token_slots_at(const struct sy_route_args *ar
   return slots;
 }
 
+SY_FP4_FN int sy_slot_is_masked(const struct sy_token_slots *token, int32_t slot) {
+  return token->ids[slot] < 0 || token->ids[slot] >= token->num_experts;
+}
+
 SY_FP4_FN int sy_slot_is_routed(const struct sy_token_slots *token, int32_t slot) {
-  if (token->ids[slot] < 0) {
+  if (sy_slot_is_masked(token, slot)) {
     return 0;
   }
   for (int32_t j = 0; j < slot; ++j) {
@@ -48,7 +56,7 @@ SY_FP4_FN int32_t sy_next_rank(const struct sy_stage_env *env, const struct sy_t
                                int32_t after) {
   int32_t next = env->world;
   for (int32_t k = 0; k < env->top_k; ++k) {
-    if (token->ids[k] >= 0) {
+    if (!sy_slot_is_masked(token, k)) {
       const int32_t rank = env->expert_rank[token->ids[k]];
       next = rank > after && rank < next ? rank : next;
     }

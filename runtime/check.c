@@ -1,6 +1,8 @@
 /* Everything that can be wrong with a call, found before anything is sent. A rank that finds
  * something still takes part: the fault travels in its headers, and all ranks fail the same call
  * alike. */
+#include "runtime/exchange_device.h"
+#include "runtime/gpu.h"
 #include "runtime/internal.h"
 
 static struct sy_fault fault(enum sy_fault_kind kind, int64_t a, int64_t b, int64_t c) {
@@ -25,6 +27,33 @@ static struct sy_fault check_tensor(enum sy_io_field field, const void *pointer,
     return fault(SY_FAULT_IO_STRIDE, field, *stride, element_bytes);
   }
   return no_fault();
+}
+
+/* Device tensors: CUDA knows which pointers its kernels can use. */
+static struct sy_fault check_places(const sy_group *group, const sy_io *io) {
+  const void *const tensors[] = {io->hidden, io->expert_ids, io->expert_weights, io->output};
+  for (int field = SY_IO_HIDDEN; field <= SY_IO_OUTPUT && io->num_tokens > 0; ++field) {
+    if (!group->device->reaches(tensors[field])) {
+      return fault(SY_FAULT_IO_PLACE, field, 0, 0);
+    }
+  }
+  return no_fault();
+}
+
+/* Host tensors on a GPU. */
+static struct sy_fault check_staging(const sy_group *group, const struct sy_step *step) {
+  const size_t needed = sy_gpu_staging_bytes(&step->plan->dims);
+  const size_t reserved = group->gpu->staging_bytes;
+  return reserved >= needed ? no_fault()
+                            : fault(SY_FAULT_NO_STAGING, (int64_t)needed, (int64_t)reserved, 0);
+}
+
+static struct sy_fault check_memory(const sy_group *group, const struct sy_step *step) {
+  const sy_io *io = &step->io;
+  if (group->device == NULL) {
+    return no_fault(); /* check_io has refused all but host memory */
+  }
+  return io->memory == SY_MEMORY_HOST ? check_staging(group, step) : check_places(group, io);
 }
 
 static struct sy_fault check_tensors(struct sy_step *step) {
@@ -53,16 +82,17 @@ static struct sy_fault check_tensors(struct sy_step *step) {
   return found;
 }
 
-static struct sy_fault check_io(struct sy_step *step, const sy_io *io) {
+static struct sy_fault check_io(const sy_group *group, struct sy_step *step, const sy_io *io) {
   if (io == NULL) {
     return fault(SY_FAULT_NO_IO, 0, 0, 0);
   }
   if (io->struct_size < sizeof *io) {
     return fault(SY_FAULT_IO_VERSION, (int64_t)io->struct_size, (int64_t)sizeof *io, 0);
   }
-  step->io = *io;
-  if (io->memory != SY_MEMORY_HOST) {
-    return fault(SY_FAULT_IO_MEMORY, (int64_t)io->memory, SY_MEMORY_HOST, 0);
+  const int64_t memory = (int64_t)io->memory;
+  const int64_t last = group->device != NULL ? SY_MEMORY_DEVICE : SY_MEMORY_HOST;
+  if (memory < SY_MEMORY_HOST || memory > last) {
+    return fault(SY_FAULT_IO_MEMORY, memory, last, 0);
   }
   const int64_t max_tokens = step->plan->desc.max_tokens;
   if (io->num_tokens < 0 || io->num_tokens > max_tokens) {
@@ -110,6 +140,9 @@ static struct sy_fault check_scratch(sy_group *group, void *scratch, size_t scra
   if ((uintptr_t)base % SY_SCRATCH_ALIGN != 0) {
     return fault(SY_FAULT_SCRATCH_ALIGNMENT, SY_SCRATCH_ALIGN, 0, 0);
   }
+  if (group->device != NULL && !group->device->reaches(base)) {
+    return fault(SY_FAULT_SCRATCH_PLACE, 0, 0, 0);
+  }
   step->scratch_base = base;
   return no_fault();
 }
@@ -124,6 +157,9 @@ static struct sy_fault check_loaded(const sy_layer *layer) {
 }
 
 static struct sy_fault check_ids(const sy_group *group, const struct sy_step *step) {
+  if (step->io.memory == SY_MEMORY_DEVICE) {
+    return no_fault(); /* the device looks at them */
+  }
   struct sy_bad_id bad;
   const struct sy_route_args args = {.num_tokens = step->io.num_tokens,
                                      .expert_ids = step->io.expert_ids,
@@ -149,18 +185,32 @@ static struct sy_stage_env make_env(const struct sy_step *step) {
   env.return_dtype = plan->desc.return_dtype;
   env.wire_row = sy_wire_row_make(env.mode, env.format, env.hidden, env.slots_per_row);
   env.return_row_bytes = d->return_row_bytes;
+  env.stream = step->env.stream;
   return env;
 }
 
-void sy_check_call(sy_group *group, const sy_io *io, void *scratch, size_t scratch_bytes,
-                   void *stream) {
+sy_status sy_check_call(sy_group *group, const sy_io *io, void *scratch, size_t scratch_bytes,
+                        void *stream) {
   struct sy_step *step = &group->step;
+  if (SY_DESC_OK(io)) {
+    step->io = *io;
+  }
   step->fault = check_plan(group, step);
+  if (step->fault.kind != SY_FAULT_NONE && group->device != NULL &&
+      !sy_device_headers_first(step)) { /* messages have sizes that this rank does not know */
+    char text[SY_ERROR_TEXT_BYTES];
+    sy_fault_text(&step->fault, text, sizeof text);
+    return sy_group_fail(group, sy_fault_status(&step->fault),
+                         "rank %d cannot take part in the call: %s", (int)group->rank, text);
+  }
   if (step->fault.kind == SY_FAULT_NONE) {
     step->env = make_env(step);
-    step->fault = check_io(step, io);
+    step->fault = check_io(group, step, io);
   }
-  if (step->fault.kind == SY_FAULT_NONE && stream != NULL) {
+  if (step->fault.kind == SY_FAULT_NONE) {
+    step->fault = check_memory(group, step);
+  }
+  if (step->fault.kind == SY_FAULT_NONE && stream != NULL && group->device == NULL) {
     step->fault = fault(SY_FAULT_STREAM, 0, 0, 0);
   }
   if (step->fault.kind == SY_FAULT_NONE) {
@@ -172,4 +222,5 @@ void sy_check_call(sy_group *group, const sy_io *io, void *scratch, size_t scrat
   if (step->fault.kind == SY_FAULT_NONE) {
     step->fault = check_ids(group, step);
   }
+  return SY_OK;
 }

@@ -101,8 +101,7 @@ sy_status sy_exchange_open(sy_group *group, enum sy_direction direction) {
 
 /* ---- Headers out ---- */
 
-static struct sy_wire_header make_header(const sy_group *group, enum sy_direction direction,
-                                         int32_t p) {
+struct sy_wire_header sy_exchange_header(const sy_group *group) {
   const struct sy_step *step = &group->step;
   struct sy_wire_header header = {.magic = SY_WIRE_MAGIC,
                                   .version = SY_WIRE_VERSION,
@@ -114,9 +113,19 @@ static struct sy_wire_header make_header(const sy_group *group, enum sy_directio
     header.status = (int16_t)sy_fault_status(&step->fault);
     header.fault = (uint16_t)step->fault.kind;
     memcpy(header.detail, step->fault.detail, sizeof header.detail);
+  } else {
+    header.tokens = (uint32_t)step->io.num_tokens;
+  }
+  return header;
+}
+
+static struct sy_wire_header make_header(const sy_group *group, enum sy_direction direction,
+                                         int32_t p) {
+  const struct sy_step *step = &group->step;
+  struct sy_wire_header header = sy_exchange_header(group);
+  if (has_fault(step)) {
     return header;
   }
-  header.tokens = (uint32_t)step->io.num_tokens;
   if (direction == SY_DISPATCH) {
     header.rows = (uint32_t)dispatch_rows(step, p);
     header.detail[0] = dispatch_slots(step, p);
@@ -201,15 +210,7 @@ static sy_status report_fault(sy_group *group) {
   return SY_OK;
 }
 
-sy_status sy_exchange_receive(sy_group *group, enum sy_direction direction) {
-  const int64_t deadline_ns = sy_clock_ns() + (int64_t)group->desc.timeout_ms * 1000000;
-  const sy_status status = group->transport->ops->wait(group->transport, direction, deadline_ns);
-  if (status != SY_OK) {
-    return sy_group_lost(group, status, stage_name(direction));
-  }
-  for (int32_t p = 0; p < group->world; ++p) {
-    read_header(group, direction, p);
-  }
+sy_status sy_exchange_judge(sy_group *group, enum sy_direction direction) {
   SY_TRY(report_fault(group));
   char ranks[256];
   if (sy_group_name_ranks(group, differs, ranks, sizeof ranks) > 0) {
@@ -220,4 +221,16 @@ sy_status sy_exchange_receive(sy_group *group, enum sy_direction direction) {
                          (int)group->rank, ranks);
   }
   return SY_OK;
+}
+
+sy_status sy_exchange_receive(sy_group *group, enum sy_direction direction) {
+  const int64_t deadline_ns = sy_clock_ns() + (int64_t)group->desc.timeout_ms * 1000000;
+  const sy_status status = group->transport->ops->wait(group->transport, direction, deadline_ns);
+  if (status != SY_OK) {
+    return sy_group_lost(group, status, stage_name(direction));
+  }
+  for (int32_t p = 0; p < group->world; ++p) {
+    read_header(group, direction, p);
+  }
+  return sy_exchange_judge(group, direction);
 }

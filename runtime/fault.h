@@ -24,13 +24,17 @@
   X(SY_FAULT_IO_STRIDE, SY_ERR_ARGUMENT,                                                           \
     "io.%f has a stride of %1 bytes; it must be 0, or at least a row and a multiple of %2")        \
   X(SY_FAULT_IO_ALIGNMENT, SY_ERR_ARGUMENT, "io.%f is not aligned to %1 bytes")                    \
-  X(SY_FAULT_IO_MEMORY, SY_ERR_UNSUPPORTED, "io.memory is %0; this backend reads host memory, %1") \
+  X(SY_FAULT_IO_MEMORY, SY_ERR_UNSUPPORTED, "io.memory is %0; this backend allows 0 (host) to %1") \
+  X(SY_FAULT_IO_PLACE, SY_ERR_ARGUMENT, "io.%f is no memory that the GPU can reach")               \
   X(SY_FAULT_IO_DTYPE, SY_ERR_ARGUMENT, "io.output_dtype is %0; allowed: 0 (bf16), 1 (f32)")       \
   X(SY_FAULT_STREAM, SY_ERR_ARGUMENT, "stream is not NULL; the CPU backend has no streams")        \
   X(SY_FAULT_SCRATCH_SMALL, SY_ERR_TOO_SMALL, "scratch has %0 bytes; the plan needs %1")           \
   X(SY_FAULT_SCRATCH_ALIGNMENT, SY_ERR_ARGUMENT, "scratch is not aligned to %0 bytes")             \
+  X(SY_FAULT_SCRATCH_PLACE, SY_ERR_ARGUMENT, "scratch is no memory that the GPU can reach")        \
   X(SY_FAULT_NOT_RESERVED, SY_ERR_STATE,                                                           \
     "the plan needs %0 bytes of exchange memory, %1 are reserved: call sy_group_reserve")          \
+  X(SY_FAULT_NO_STAGING, SY_ERR_STATE,                                                             \
+    "the plan needs %0 bytes of staging for host tensors, %1 are reserved: call sy_group_reserve") \
   X(SY_FAULT_PLAN_WORLD, SY_ERR_ARGUMENT, "the plan is for rank %0 of %1 ranks, not for this one") \
   X(SY_FAULT_PLAN_SHAPE, SY_ERR_ARGUMENT, "the plan and the layer have different shapes")          \
   X(SY_FAULT_NOT_LOADED, SY_ERR_STATE, "local expert %0 (global expert %1) is not loaded")         \

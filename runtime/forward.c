@@ -1,4 +1,5 @@
-/* forward: the road of a token, one wave at a time.
+/* forward: the road of a token, one wave at a time; here in host memory, where every stage has ended
+ * when it returns. forward_device.c has the same halves on a GPU's stream.
  *
  *   dispatch_start   route, pack, dispatch          dispatch_finish  received rows are here
  *   experts          group, experts, reduce, chunk by chunk
@@ -8,6 +9,7 @@
 #include <string.h>
 
 #include "comm/clock.h"
+#include "runtime/gpu.h"
 #include "runtime/internal.h"
 
 /* Adds the time since *since to a counter of the stats, and moves *since on. */
@@ -27,7 +29,7 @@ static void check_fences(struct sy_step *step, int64_t stage) {
 
 void sy_step_end(sy_group *group) {
   struct sy_step *step = &group->step;
-  if (step->scratch_base != NULL) {
+  if (step->scratch_base != NULL && group->device == NULL) {
     sy_scratch_unfence(&step->plan->dims, step->scratch_base);
   }
   memset(step, 0, sizeof *step);
@@ -49,63 +51,81 @@ static sy_status begin_step(sy_layer *layer, const sy_plan *plan, const sy_io *i
     return sy_group_fail(group, SY_ERR_STATE, "rank %d: another forward is in flight",
                          (int)group->rank);
   }
-  ++group->num_steps;
   struct sy_step *step = &group->step;
   *step = (struct sy_step){.call = call, .layer = layer, .plan = plan, .num_waves = 1};
-  sy_check_call(group, io, scratch, scratch_bytes, stream);
+  if (group->device != NULL) {
+    SY_TRY(sy_gpu_begin(group, io, stream));
+  }
+  ++group->num_steps;
+  const sy_status status = sy_check_call(group, io, scratch, scratch_bytes, stream);
+  if (status != SY_OK) {
+    return end_step(group, status);
+  }
   if (step->fault.kind == SY_FAULT_NONE) {
     size_t bytes;
     sy_scratch_layout(&plan->dims, step->scratch_base, &step->scratch, &bytes);
-    sy_scratch_fence(&plan->dims, step->scratch_base);
+    if (group->device == NULL) {
+      sy_scratch_fence(&plan->dims, step->scratch_base);
+    }
   }
+  group->transport->ops->beat(group->transport, group->num_steps);
   return SY_OK;
 }
 
 /* ---- Dispatch ---- */
 
-/* The tensor's row where this wave begins; a rank without tokens may have no tensor. */
-static const void *wave_row(const struct sy_step *step, const void *tensor, int64_t stride) {
+void sy_step_begin_wave(struct sy_step *step) {
+  const int64_t wave_tokens = step->plan->dims.wave_tokens;
+  const int64_t left = step->io.num_tokens - step->wave * wave_tokens;
+  step->wave_tokens = left < 0 ? 0 : left < wave_tokens ? left : wave_tokens;
+  step->wave_begin = step->wave_tokens == 0 ? 0 : step->wave * wave_tokens;
+}
+
+const void *sy_step_wave_row(const struct sy_step *step, const void *tensor, int64_t stride) {
   return tensor == NULL ? NULL : (const char *)tensor + step->wave_begin * stride;
+}
+
+struct sy_route_args sy_step_route_args(const struct sy_step *step) {
+  const struct sy_scratch *s = &step->scratch;
+  return (struct sy_route_args){.num_tokens = step->wave_tokens,
+                                .send_offset = s->send_offset,
+                                .token_offset = s->token_offset,
+                                .token_row = s->token_row,
+                                .send_slot_offset = s->send_slot_offset,
+                                .send_slots = s->send_slots,
+                                .slot_return = s->slot_return,
+                                .return_rows = s->return_rows,
+                                .cursor = s->route_cursor};
+}
+
+struct sy_pack_args sy_step_pack_args(const struct sy_step *step) {
+  const struct sy_scratch *s = &step->scratch;
+  return (struct sy_pack_args){.num_tokens = step->wave_tokens,
+                               .send_offset = s->send_offset,
+                               .token_offset = s->token_offset,
+                               .token_row = s->token_row,
+                               .send_slot_offset = s->send_slot_offset,
+                               .send_slots = s->send_slots};
 }
 
 static sy_status route(sy_group *group) {
   struct sy_step *step = &group->step;
-  const struct sy_scratch *s = &step->scratch;
   const sy_io *io = &step->io;
-  const int64_t wave_tokens = step->plan->dims.wave_tokens;
-  const int64_t left = io->num_tokens - step->wave * wave_tokens;
-  step->wave_tokens = left < 0 ? 0 : left < wave_tokens ? left : wave_tokens;
-  step->wave_begin = step->wave_tokens == 0 ? 0 : step->wave * wave_tokens;
-  const struct sy_route_args args = {
-      .num_tokens = step->wave_tokens,
-      .expert_ids = wave_row(step, io->expert_ids, io->expert_ids_stride),
-      .expert_ids_stride = io->expert_ids_stride,
-      .expert_weights = wave_row(step, io->expert_weights, io->expert_weights_stride),
-      .expert_weights_stride = io->expert_weights_stride,
-      .send_offset = s->send_offset,
-      .token_offset = s->token_offset,
-      .token_row = s->token_row,
-      .send_slot_offset = s->send_slot_offset,
-      .send_slots = s->send_slots,
-      .slot_return = s->slot_return,
-      .return_rows = s->return_rows,
-      .cursor = s->route_cursor};
+  sy_step_begin_wave(step);
+  struct sy_route_args args = sy_step_route_args(step);
+  args.expert_ids = sy_step_wave_row(step, io->expert_ids, io->expert_ids_stride);
+  args.expert_ids_stride = io->expert_ids_stride;
+  args.expert_weights = sy_step_wave_row(step, io->expert_weights, io->expert_weights_stride);
+  args.expert_weights_stride = io->expert_weights_stride;
   return group->kernels->route(&step->env, &args);
 }
 
 static sy_status pack(sy_group *group) {
   const struct sy_step *step = &group->step;
-  const struct sy_scratch *s = &step->scratch;
-  const struct sy_pack_args args = {.num_tokens = step->wave_tokens,
-                                    .hidden =
-                                        wave_row(step, step->io.hidden, step->io.hidden_stride),
-                                    .hidden_stride = step->io.hidden_stride,
-                                    .send_offset = s->send_offset,
-                                    .token_offset = s->token_offset,
-                                    .token_row = s->token_row,
-                                    .send_slot_offset = s->send_slot_offset,
-                                    .send_slots = s->send_slots,
-                                    .landing = group->send_landing};
+  struct sy_pack_args args = sy_step_pack_args(step);
+  args.hidden = sy_step_wave_row(step, step->io.hidden, step->io.hidden_stride);
+  args.hidden_stride = step->io.hidden_stride;
+  args.landing = group->send_landing;
   return group->kernels->pack(&step->env, &args);
 }
 
@@ -130,8 +150,7 @@ static sy_status dispatch_start(sy_group *group) {
   return SY_OK;
 }
 
-/* exact and gather: as many waves as the rank with most tokens needs. */
-static int64_t count_waves(const sy_group *group) {
+int64_t sy_step_count_waves(const sy_group *group) {
   const struct sy_step *step = &group->step;
   if (step->call == SY_WIRE_CALL_HALVES) {
     return 1;
@@ -152,7 +171,7 @@ static sy_status dispatch_finish(sy_group *group) {
   SY_TRY(sy_exchange_receive(group, SY_DISPATCH));
   count_ns(&group->stats.dispatch_ns, &since);
   if (step->wave == 0) {
-    step->num_waves = count_waves(group);
+    step->num_waves = sy_step_count_waves(group);
   }
   step->phase = SY_DISPATCHED;
   return SY_OK;
@@ -160,7 +179,8 @@ static sy_status dispatch_finish(sy_group *group) {
 
 /* ---- Experts ---- */
 
-static struct sy_routed make_routed(const struct sy_scratch *s) {
+struct sy_routed sy_step_routed(const struct sy_step *step) {
+  const struct sy_scratch *s = &step->scratch;
   return (struct sy_routed){.received_row = s->received_row,
                             .return_row = s->return_row,
                             .row_slot_offset = s->row_slot_offset,
@@ -221,14 +241,14 @@ static sy_status compute_chunk(sy_group *group, struct sy_receive_cursor *cursor
 }
 
 /* A peer's bad row is this rank's fault to report: it travels in the return headers. */
-static sy_status compute_experts(sy_group *group) {
+static sy_status experts(sy_group *group) {
   struct sy_step *step = &group->step;
   sy_layer *layer = step->layer;
   SY_TRY(sy_exchange_open(group, SY_RETURN));
   memset(layer->active, 0, (size_t)layer->env.local_experts);
   group->stats.local_experts += (uint64_t)layer->env.local_experts;
   struct sy_receive_cursor cursor = {0};
-  struct sy_routed routed = make_routed(&step->scratch);
+  struct sy_routed routed = sy_step_routed(step);
   while (cursor.rank < group->world && step->fault.kind == SY_FAULT_NONE) {
     const sy_status status = compute_chunk(group, &cursor, &routed);
     if (status == SY_ERR_MISMATCH) {
@@ -275,14 +295,19 @@ static sy_status combine_finish(sy_group *group) {
   return SY_OK;
 }
 
+const struct sy_road sy_road_host = {.from = {[SY_IDLE] = dispatch_start,
+                                              [SY_DISPATCHING] = dispatch_finish,
+                                              [SY_DISPATCHED] = experts,
+                                              [SY_COMPUTED] = combine_start,
+                                              [SY_RETURNING] = combine_finish}};
+
 /* ---- Public ---- */
 
 static sy_status walk_wave(sy_group *group) {
-  SY_TRY(dispatch_start(group));
-  SY_TRY(dispatch_finish(group));
-  SY_TRY(compute_experts(group));
-  SY_TRY(combine_start(group));
-  return combine_finish(group);
+  for (int phase = SY_IDLE; phase < SY_NUM_PHASES; ++phase) {
+    SY_TRY(group->road->from[phase](group));
+  }
+  return SY_OK;
 }
 
 sy_status sy_forward(sy_layer *layer, const sy_plan *plan, const sy_io *io, void *scratch,
@@ -299,35 +324,32 @@ sy_status sy_forward(sy_layer *layer, const sy_plan *plan, const sy_io *io, void
   return end_step(group, status);
 }
 
-/* Runs one half if the step stands where it must; an error ends the step. */
-static sy_status run_half(sy_group *group, enum sy_phase wanted, sy_status (*half)(sy_group *)) {
+/* Runs the half that begins in a phase, if the step stands there; an error ends the step. */
+static sy_status run_half(sy_group *group, enum sy_phase phase) {
   SY_TRY(sy_group_check_alive(group));
-  if (group->step.phase != wanted) {
+  if (group->step.phase != phase) {
     return sy_group_fail(group, SY_ERR_STATE,
                          "rank %d: this half of forward is out of order (see sy_dispatch_start)",
                          (int)group->rank);
   }
-  const sy_status status = half(group);
+  const sy_status status = group->road->from[phase](group);
   return status == SY_OK ? SY_OK : end_step(group, status);
 }
 
 sy_status sy_dispatch_start(sy_layer *layer, const sy_plan *plan, const sy_io *io, void *scratch,
                             size_t scratch_bytes, void *stream) {
   SY_TRY(begin_step(layer, plan, io, scratch, scratch_bytes, stream, SY_WIRE_CALL_HALVES));
-  const sy_status status = dispatch_start(layer->group);
-  return status == SY_OK ? SY_OK : end_step(layer->group, status);
+  return run_half(layer->group, SY_IDLE);
 }
 
-sy_status sy_dispatch_finish(sy_group *group) {
-  return run_half(group, SY_DISPATCHING, dispatch_finish);
-}
+sy_status sy_dispatch_finish(sy_group *group) { return run_half(group, SY_DISPATCHING); }
 
-sy_status sy_experts(sy_group *group) { return run_half(group, SY_DISPATCHED, compute_experts); }
+sy_status sy_experts(sy_group *group) { return run_half(group, SY_DISPATCHED); }
 
-sy_status sy_combine_start(sy_group *group) { return run_half(group, SY_COMPUTED, combine_start); }
+sy_status sy_combine_start(sy_group *group) { return run_half(group, SY_COMPUTED); }
 
 sy_status sy_combine_finish(sy_group *group) {
-  SY_TRY(run_half(group, SY_RETURNING, combine_finish));
+  SY_TRY(run_half(group, SY_RETURNING));
   ++group->stats.forwards;
   return end_step(group, SY_OK);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "comm/clock.h"
+#include "runtime/gpu.h"
 #include "runtime/internal.h"
 #include "runtime/memory.h"
 
@@ -102,30 +103,43 @@ static void release(sy_group *group) {
   sy_free(group->return_rows);
   sy_free(group->returned);
   sy_free(group->headers);
-  sy_free(group->scratch);
+  if (group->device == NULL) {
+    sy_free(group->scratch);
+  } else if (!group->dead) {
+    group->device->free(group->scratch);
+  }
+  sy_gpu_destroy(group);
   sy_free(group);
 }
 
-sy_status sy_group_create_transport(const sy_group_desc *desc, struct sy_transport *transport,
-                                    sy_group **group_out) {
+sy_status sy_group_create_transport(const sy_group_desc *desc, const struct sy_backend *backend,
+                                    struct sy_transport *transport, sy_group **group_out) {
   const sy_group_desc defaults = SY_GROUP_DESC_INIT;
   desc = desc == NULL ? &defaults : desc;
   SY_TRY(sy_group_check_desc(desc));
-  const struct sy_kernels *kernels;
-  SY_TRY(choose_kernels(&kernels));
+  struct sy_backend host = {NULL, NULL};
+  if (backend == NULL) {
+    SY_TRY(choose_kernels(&host.kernels));
+    backend = &host;
+  }
   sy_group *group = sy_alloc(sizeof *group);
   if (group == NULL) {
     return sy_fail(SY_ERR_MEMORY, "%zu bytes for a group cannot be allocated", sizeof *group);
   }
   memset(group, 0, sizeof *group);
   group->transport = transport;
-  group->kernels = kernels;
+  group->kernels = backend->kernels;
+  group->device = backend->device;
+  group->road = group->device != NULL ? &sy_road_device : &sy_road_host;
   group->desc = *desc;
   group->desc.num_threads = desc->num_threads > 0 ? desc->num_threads : omp_get_max_threads();
   group->rank = transport->rank;
   group->world = transport->world;
   group->stats.struct_size = sizeof group->stats;
-  const sy_status status = allocate(group);
+  sy_status status = allocate(group);
+  if (status == SY_OK && group->device != NULL) {
+    status = sy_gpu_create(group);
+  }
   if (status != SY_OK) {
     release(group);
     return status;
@@ -137,7 +151,7 @@ sy_status sy_group_create_transport(const sy_group_desc *desc, struct sy_transpo
 sy_status sy_group_create_local(const sy_group_desc *desc, sy_group **group_out) {
   struct sy_transport *transport;
   SY_TRY(sy_transport_create_local(&sy_arena_host, &transport));
-  const sy_status status = sy_group_create_transport(desc, transport, group_out);
+  const sy_status status = sy_group_create_transport(desc, NULL, transport, group_out);
   if (status != SY_OK) {
     transport->ops->destroy(transport);
   }
@@ -147,6 +161,7 @@ sy_status sy_group_create_local(const sy_group_desc *desc, sy_group **group_out)
 void sy_group_destroy(sy_group *group) {
   if (group != NULL) {
     sy_step_end(group);
+    sy_gpu_settle(group);
     group->transport->ops->destroy(group->transport);
     release(group);
   }
@@ -177,19 +192,23 @@ static bool is_missing(const sy_group *group, int32_t rank) {
 }
 
 sy_status sy_group_lost(sy_group *group, sy_status status, const char *what) {
-  char ranks[256] = "no rank in particular";
+  const char *reason = group->transport->ops->error_text(group->transport);
   if (status == SY_ERR_PEER) {
-    sy_group_name_ranks(group, is_missing, ranks, sizeof ranks);
+    char ranks[256] = "no rank in particular";
+    if (sy_group_name_ranks(group, is_missing, ranks, sizeof ranks) == 0 && reason[0] != '\0') {
+      snprintf(ranks, sizeof ranks, "some rank (%s)", reason);
+    }
     sy_group_fail(group, status, "rank %d, %s: nothing heard in time from %s; the group is dead",
                   (int)group->rank, what, ranks);
   } else { /* what the native library said, or the call that refused */
-    const char *reason = group->transport->ops->error_text(group->transport);
+    reason = status == SY_ERR_DEVICE ? group->device->error_text() : reason;
     sy_group_fail(group, status, "rank %d, %s: %s; the group is dead", (int)group->rank, what,
                   reason[0] != '\0' ? reason : sy_last_error(NULL));
   }
   group->dead = true;
   group->step.phase = SY_IDLE;
   group->transport->ops->abort(group->transport);
+  sy_gpu_drain(group);
   return status;
 }
 
@@ -200,18 +219,31 @@ void sy_group_abort(sy_group *group) {
     sy_group_fail(group, SY_ERR_PEER, "rank %d: the group is dead: sy_group_abort was called",
                   (int)group->rank);
     group->transport->ops->abort(group->transport);
+    sy_gpu_drain(group);
   }
 }
 
-sy_status sy_group_poll(sy_group *group) { return group->dead ? SY_ERR_PEER : SY_OK; }
+sy_memory sy_group_memory(const sy_group *group) {
+  return group->device != NULL ? SY_MEMORY_DEVICE : SY_MEMORY_HOST;
+}
+
+sy_status sy_group_poll(sy_group *group) {
+  SY_TRY(sy_group_check_alive(group));
+  if (group->device == NULL) {
+    return SY_OK;
+  }
+  SY_TRY(sy_gpu_check(group, group->transport->ops->check(group->transport), "poll"));
+  return sy_gpu_report(group);
+}
 
 sy_status sy_group_wait(sy_group *group, void *stream, int32_t timeout_ms) {
-  if (stream != NULL || timeout_ms < 0) {
+  SY_TRY(sy_group_check_alive(group));
+  if ((stream != NULL && group->device == NULL) || timeout_ms < 0) {
     return sy_group_fail(group, SY_ERR_ARGUMENT,
                          "stream must be NULL on the CPU backend, and timeout_ms (%d) at least 0",
                          (int)timeout_ms);
   }
-  return sy_group_poll(group);
+  return group->device == NULL ? SY_OK : sy_gpu_wait(group, stream, timeout_ms);
 }
 
 /* ---- Reserving memory ---- */
@@ -304,9 +336,12 @@ sy_status sy_group_reserve(sy_group *group, const sy_plan *plan, int32_t with_sc
   }
   const int64_t deadline_ns = sy_clock_ns() + (int64_t)group->desc.load_timeout_ms * 1000000;
   sy_status status = check_plan(group, plan);
-  if (status == SY_OK && with_scratch != 0) {
+  if (status == SY_OK && group->device != NULL) {
+    status = sy_gpu_reserve(group, plan, with_scratch != 0);
+  } else if (status == SY_OK && with_scratch != 0) {
     status = reserve_scratch(group, plan);
   }
+  SY_TRY(sy_group_check_alive(group));
   SY_TRY(agree(group, status == SY_OK ? plan->info.hash : 0, status, what, deadline_ns));
   struct sy_arena_bytes bytes = group->arenas;
   grow(&bytes, &plan->arenas);
@@ -334,7 +369,11 @@ sy_status sy_group_stats(sy_group *group, int32_t reset, sy_stats *stats_out) {
   if (group == NULL || !SY_DESC_OK(stats_out)) {
     return sy_fail(SY_ERR_ARGUMENT, "group is NULL, or stats not initialised with SY_STATS_INIT");
   }
-  *stats_out = group->stats;
+  sy_stats stats = group->stats;
+  if (group->device != NULL) {
+    SY_TRY(sy_gpu_stats(group, reset != 0, &stats));
+  }
+  *stats_out = stats;
   if (reset != 0) {
     group->stats = (sy_stats)SY_STATS_INIT;
   }

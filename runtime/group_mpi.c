@@ -159,7 +159,7 @@ static sy_status create_agreed(struct sy_transport *t, const sy_group_desc *desc
     if (shared.num_threads == 0 && (omp_threads == NULL || *omp_threads == '\0')) {
       shared.num_threads = share_of_cores(t, notes);
     }
-    status = sy_group_create_transport(&shared, t, group_out);
+    status = sy_group_create_transport(&shared, NULL, t, group_out);
   }
   sy_free(notes);
   return status;

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "comm/transport.h"
+#include "kernels/device.h"
 #include "kernels/kernels.h"
 #include "runtime/fault.h"
 #include "runtime/layout.h"
@@ -51,14 +52,16 @@ struct sy_layer {
   struct sy_stage_env env; /* what depends on the layer alone; a forward adds what a plan fixes */
   int32_t *global_expert;  /* [local_experts] */
   unsigned char *loaded;   /* [local_experts] */
-  uint64_t *load_counts;   /* [local_experts] */
-  unsigned char *active;   /* [local_experts] had a routed row in this wave */
-  unsigned char *weights;  /* [local_experts] of expert_bytes */
   size_t expert_bytes;
+  /* In the backend's memory: */
+  uint64_t *load_counts;  /* [local_experts] */
+  unsigned char *active;  /* [local_experts] had a routed row in this wave */
+  unsigned char *weights; /* [local_experts] of expert_bytes */
+  int32_t *placement;     /* GPU: expert_rank, then expert_local, [2 * num_experts]; or NULL */
 };
 
 /* Where the forward in flight stands; the public halves move it on by one. */
-enum sy_phase { SY_IDLE, SY_DISPATCHING, SY_DISPATCHED, SY_COMPUTED, SY_RETURNING };
+enum sy_phase { SY_IDLE, SY_DISPATCHING, SY_DISPATCHED, SY_COMPUTED, SY_RETURNING, SY_NUM_PHASES };
 
 /* The forward in flight. io has its strides filled in. */
 struct sy_step {
@@ -77,9 +80,23 @@ struct sy_step {
   int64_t wave_tokens; /* tokens of this rank in this wave */
 };
 
+/* What the runtime needs of a backend. */
+struct sy_backend {
+  const struct sy_kernels *kernels;
+  const struct sy_device *device; /* NULL: the kernels work in host memory */
+};
+
+/* The road in halves: from[phase] takes a step that stands there on to the next phase. */
+struct sy_road {
+  sy_status (*from[SY_NUM_PHASES])(sy_group *group);
+};
+
 struct sy_group {
   struct sy_transport *transport;
   const struct sy_kernels *kernels;
+  const struct sy_device *device; /* NULL: host memory */
+  struct sy_gpu *gpu;             /* what the group has there (gpu.h), or NULL */
+  const struct sy_road *road;
   sy_group_desc desc;
   int32_t rank;
   int32_t world;
@@ -104,10 +121,31 @@ struct sy_group {
   struct sy_wire_header *headers; /* from each rank */
 };
 
+extern const struct sy_road sy_road_host;
+extern const struct sy_road sy_road_device;
+
+/* The wave's first token, and how many this rank has in it. */
+void sy_step_begin_wave(struct sy_step *step);
+
+/* As many waves as the rank with most tokens needs, from headers[] of the first; fixed: as many as the
+ * plan allows tokens for. */
+int64_t sy_step_count_waves(const sy_group *group);
+
+/* The tensor's row where this wave begins; a rank without tokens may have no tensor. */
+const void *sy_step_wave_row(const struct sy_step *step, const void *tensor, int64_t stride);
+
+/* The args of route and pack, but for the tensors and the landing. */
+struct sy_route_args sy_step_route_args(const struct sy_step *step);
+struct sy_pack_args sy_step_pack_args(const struct sy_step *step);
+
+/* The scratch's part of a chunk's routed rows. */
+struct sy_routed sy_step_routed(const struct sy_step *step);
+
 /* Everything that can be wrong with a call and is known before anything is sent, into step->fault.
- * Fills in step->io, env and scratch of a call that is right. */
-void sy_check_call(sy_group *group, const sy_io *io, void *scratch, size_t scratch_bytes,
-                   void *stream);
+ * Fills in step->io, env and scratch of a call that is right. Fails where this rank cannot take part
+ * even to tell its peers. */
+sy_status sy_check_call(sy_group *group, const sy_io *io, void *scratch, size_t scratch_bytes,
+                        void *stream);
 
 /* The step is over, whatever has happened: scratch is the caller's again, the next call begins anew. */
 void sy_step_end(sy_group *group);
@@ -119,10 +157,18 @@ sy_status sy_exchange_open(sy_group *group, enum sy_direction direction);
 sy_status sy_exchange_send(sy_group *group, enum sy_direction direction);
 sy_status sy_exchange_receive(sy_group *group, enum sy_direction direction);
 
+/* The header of this rank's message, but for its rows. */
+struct sy_wire_header sy_exchange_header(const sy_group *group);
+
+/* headers[] are here: the fault of the lowest rank that has one, or a disagreement. */
+sy_status sy_exchange_judge(sy_group *group, enum sy_direction direction);
+
 SY_API sy_status sy_group_check_desc(const sy_group_desc *desc);
 
-/* A group over a transport, which it owns from success on. */
+/* A group over a transport, which it owns from success on. backend NULL: the CPU's best, or what
+ * SWITCHYARD_CPU_LEVEL names. */
 SY_API sy_status sy_group_create_transport(const sy_group_desc *desc,
+                                           const struct sy_backend *backend,
                                            struct sy_transport *transport, sy_group **group_out);
 
 /* ARGUMENT for NULL; PEER, with the text of the loss left in place, when the group is dead. */
@@ -132,7 +178,7 @@ sy_status sy_group_check_alive(sy_group *group);
 size_t sy_group_name_ranks(const sy_group *group, bool (*is_named)(const sy_group *, int32_t),
                            char *text, size_t bytes);
 
-/* The group is dead; status is PEER or TRANSPORT. Names the ranks not heard from. */
+/* The group is dead; status is PEER, TRANSPORT or DEVICE. Names the ranks not heard from. */
 sy_status sy_group_lost(sy_group *group, sy_status status, const char *what);
 
 /* For runtime/checkpoint: the layer's shape, and the group's progress callback. */

@@ -1,6 +1,7 @@
 /* A layer: this rank's experts, quantised and prepacked. */
 #include <string.h>
 
+#include "runtime/gpu.h"
 #include "runtime/internal.h"
 #include "runtime/memory.h"
 
@@ -34,31 +35,73 @@ static sy_status check_backend(const sy_layer *layer) {
                        kernels->name);
 }
 
+/* Memory of the backend. */
+static void *backend_alloc(const sy_group *group, size_t bytes) {
+  return group->device != NULL ? group->device->alloc(bytes) : sy_alloc(bytes);
+}
+
+/* On a dead group the device may still be at work: what it reaches stays. */
+static void backend_free(const sy_group *group, void *block) {
+  if (group->device == NULL) {
+    sy_free(block);
+  } else if (!group->dead) {
+    group->device->free(block);
+  }
+}
+
+static sy_status backend_clear(sy_group *group, void *block, size_t bytes) {
+  if (group->device == NULL) {
+    memset(block, 0, bytes);
+    return SY_OK;
+  }
+  return sy_gpu_check(group, group->device->clear(block, bytes, group->gpu->stream), "layer");
+}
+
+/* Kernels on a GPU read the placement there. */
+static sy_status upload_placement(sy_layer *layer) {
+  const sy_group *group = layer->group;
+  const size_t num_experts = (size_t)layer->env.num_experts;
+  const size_t bytes = num_experts * sizeof *layer->placement;
+  layer->placement = group->device->alloc(2 * bytes);
+  if (layer->placement == NULL) {
+    return sy_fail(SY_ERR_MEMORY, "%zu bytes for a placement cannot be allocated", 2 * bytes);
+  }
+  layer->env.expert_rank = layer->placement;
+  layer->env.expert_local = layer->placement + num_experts;
+  const struct sy_device *device = group->device;
+  if (device->upload(layer->placement, layer->model.expert_rank, bytes) != SY_OK ||
+      device->upload(layer->placement + num_experts, layer->model.expert_local, bytes) != SY_OK) {
+    return sy_fail(SY_ERR_DEVICE, "placement: %s", device->error_text());
+  }
+  return SY_OK;
+}
+
 static sy_status allocate(sy_layer *layer) {
+  sy_group *group = layer->group;
   const size_t experts = (size_t)layer->env.local_experts;
-  layer->expert_bytes = layer->group->kernels->expert_bytes(&layer->env);
+  layer->expert_bytes = group->kernels->expert_bytes(&layer->env);
   if (experts > 0 && layer->expert_bytes > SIZE_MAX / experts) {
     return sy_fail(SY_ERR_OVERFLOW, "%zu experts of %zu bytes exceed SIZE_MAX", experts,
                    layer->expert_bytes);
   }
   layer->global_expert = sy_alloc(experts * sizeof *layer->global_expert);
   layer->loaded = sy_alloc(experts);
-  layer->load_counts = sy_alloc(experts * sizeof *layer->load_counts);
-  layer->active = sy_alloc(experts);
-  layer->weights = sy_alloc(experts * layer->expert_bytes);
+  layer->load_counts = backend_alloc(group, experts * sizeof *layer->load_counts);
+  layer->active = backend_alloc(group, experts);
+  layer->weights = backend_alloc(group, experts * layer->expert_bytes);
   if (layer->global_expert == NULL || layer->loaded == NULL || layer->load_counts == NULL ||
       layer->active == NULL || layer->weights == NULL) {
     return sy_fail(SY_ERR_MEMORY, "%zu bytes for the weights of %zu experts cannot be allocated",
                    experts * layer->expert_bytes, experts);
   }
   memset(layer->loaded, 0, experts);
-  memset(layer->load_counts, 0, experts * sizeof *layer->load_counts);
   for (int32_t e = 0; e < layer->env.num_experts; ++e) {
-    if (layer->model.expert_rank[e] == layer->group->rank) {
+    if (layer->model.expert_rank[e] == group->rank) {
       layer->global_expert[layer->model.expert_local[e]] = e;
     }
   }
-  return SY_OK;
+  SY_TRY(backend_clear(group, layer->load_counts, experts * sizeof *layer->load_counts));
+  return group->device != NULL ? upload_placement(layer) : SY_OK;
 }
 
 sy_status sy_layer_create(sy_group *group, const sy_shape *shape, sy_layer **layer_out) {
@@ -74,6 +117,9 @@ sy_status sy_layer_create(sy_group *group, const sy_shape *shape, sy_layer **lay
   layer->group = group;
   ++group->num_layers;
   sy_status status = sy_model_resolve(shape, group->world, &layer->model);
+  if (status == SY_OK && group->device != NULL) {
+    status = group->device->use(group->desc.device);
+  }
   if (status == SY_OK) {
     layer->env = layer_env(group, &layer->model);
     status = check_backend(layer);
@@ -92,11 +138,13 @@ sy_status sy_layer_create(sy_group *group, const sy_shape *shape, sy_layer **lay
 void sy_layer_destroy(sy_layer *layer) {
   if (layer != NULL) {
     --layer->group->num_layers;
+    sy_gpu_settle(layer->group);
     sy_free(layer->global_expert);
     sy_free(layer->loaded);
-    sy_free(layer->load_counts);
-    sy_free(layer->active);
-    sy_free(layer->weights);
+    backend_free(layer->group, layer->load_counts);
+    backend_free(layer->group, layer->active);
+    backend_free(layer->group, layer->weights);
+    backend_free(layer->group, layer->placement);
     sy_model_release(&layer->model);
     sy_free(layer);
   }
@@ -128,6 +176,42 @@ static sy_status check_weights(const sy_layer *layer, const sy_expert_weights *w
   return SY_OK;
 }
 
+static sy_status load(sy_layer *layer, int32_t local_expert, const sy_expert_weights *weights,
+                      unsigned char *expert) {
+  struct sy_bad_weight bad = {.projection = NULL};
+  const sy_status status = layer->group->kernels->load_expert(&layer->env, weights, expert, &bad);
+  if (status != SY_ERR_ARGUMENT) {
+    return status == SY_OK
+               ? SY_OK
+               : sy_fail(status, "expert %d: %s", (int)layer->global_expert[local_expert],
+                         sy_status_text(status));
+  }
+  return sy_fail(
+      status,
+      "expert %d: %s[%lld, %lld] is %g; weights must be finite, and in mode bf16 at most 3.39e38",
+      (int)layer->global_expert[local_expert], bad.projection, (long long)bad.row,
+      (long long)bad.column, (double)bad.value);
+}
+
+/* Prepacked on the host, then taken to the GPU. */
+static sy_status load_through_host(sy_layer *layer, int32_t local_expert,
+                                   const sy_expert_weights *weights, unsigned char *expert) {
+  const sy_group *group = layer->group;
+  unsigned char *staged = sy_alloc(layer->expert_bytes);
+  if (staged == NULL) {
+    return sy_fail(SY_ERR_MEMORY, "%zu bytes to stage an expert cannot be allocated",
+                   layer->expert_bytes);
+  }
+  sy_status status = load(layer, local_expert, weights, staged);
+  if (status == SY_OK && (group->device->use(group->desc.device) != SY_OK ||
+                          group->device->upload(expert, staged, layer->expert_bytes) != SY_OK)) {
+    status = sy_fail(SY_ERR_DEVICE, "expert %d: %s", (int)layer->global_expert[local_expert],
+                     group->device->error_text());
+  }
+  sy_free(staged);
+  return status;
+}
+
 /* Errors are the thread's (sy_last_error(NULL)): experts may load concurrently. */
 sy_status sy_layer_load_expert(sy_layer *layer, int32_t local_expert,
                                const sy_expert_weights *weights) {
@@ -140,17 +224,10 @@ sy_status sy_layer_load_expert(sy_layer *layer, int32_t local_expert,
                    (int)local_expert, (int)layer->env.rank, (int)layer->env.local_experts);
   }
   SY_TRY(check_weights(layer, weights));
-  struct sy_bad_weight bad;
   layer->loaded[local_expert] = 0;
-  const sy_status status = layer->group->kernels->load_expert(
-      &layer->env, weights, layer->weights + (size_t)local_expert * layer->expert_bytes, &bad);
-  if (status != SY_OK) {
-    return sy_fail(
-        status,
-        "expert %d: %s[%lld, %lld] is %g; weights must be finite, and in mode bf16 at most 3.39e38",
-        (int)layer->global_expert[local_expert], bad.projection, (long long)bad.row,
-        (long long)bad.column, (double)bad.value);
-  }
+  unsigned char *expert = layer->weights + (size_t)local_expert * layer->expert_bytes;
+  SY_TRY(layer->group->device != NULL ? load_through_host(layer, local_expert, weights, expert)
+                                      : load(layer, local_expert, weights, expert));
   layer->loaded[local_expert] = 1;
   return SY_OK;
 }
@@ -177,6 +254,10 @@ sy_status sy_layer_load_counts(sy_layer *layer, int32_t reset, uint64_t *counts_
   if (capacity < count) {
     return sy_group_fail(layer->group, SY_ERR_TOO_SMALL,
                          "capacity is %zu; the rank owns %zu experts", capacity, count);
+  }
+  if (count > 0 && layer->group->device != NULL) {
+    return sy_gpu_read_counts(layer->group, reset != 0, layer->load_counts,
+                              count * sizeof *counts_out, counts_out);
   }
   if (count > 0) {
     memcpy(counts_out, layer->load_counts, count * sizeof *counts_out);

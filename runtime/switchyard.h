@@ -3,7 +3,8 @@
  * Each of W ranks owns a slice of a layer's experts. sy_forward sends every token once to each rank
  * that owns one of its experts, runs the experts there, and brings the weighted sums back.
  *
- *   sy_group    the ranks that work together: one process, or those of an MPI communicator
+ *   sy_group    the ranks that work together: one process, an MPI communicator (switchyard_mpi.h), or
+ *               GPUs over NCCL (switchyard_nccl.h)
  *   sy_layer    this rank's experts of one MoE layer, prepacked for the kernels
  *   sy_plan     every size that a shape and its limits imply; local and pure
  *   sy_forward  the road of a token: route, pack, dispatch, group, experts, reduce, return, combine
@@ -15,7 +16,11 @@
  * Each function's comment has the same slots: shapes (and dtypes), memory (host or device), units,
  * ownership, order (on a stream), scope (local, or collective over the group), threads, errors.
  * "serial per group" means: calls that name one group, or layers of it, must not overlap in time;
- * different groups are independent. */
+ * different groups are independent.
+ *
+ * On a GPU (groups of switchyard_nccl.h) `stream` is a cudaStream_t, NULL the group's own, which is
+ * ordered with CUDA's default stream. Calls of one group on different streams are ordered by the
+ * caller. A thread that calls into such a group gets its GPU as the current one. */
 #ifndef SWITCHYARD_H
 #define SWITCHYARD_H
 
@@ -183,9 +188,13 @@ typedef struct sy_group_desc {
   sy_log_fn log;           /* or NULL */
   sy_progress_fn progress; /* or NULL */
   void *user;              /* passed to both */
+  int32_t device;          /* GPU groups: CUDA's number of it; -1: chosen, see their creation */
 } sy_group_desc;
-#define SY_GROUP_DESC_INIT \
-  { .struct_size = sizeof(sy_group_desc), .timeout_ms = 30000, .load_timeout_ms = 600000 }
+#define SY_GROUP_DESC_INIT                                                                \
+  {                                                                                       \
+    .struct_size = sizeof(sy_group_desc), .timeout_ms = 30000, .load_timeout_ms = 600000, \
+    .device = -1                                                                          \
+  }
 
 /* sy_group_create_local: a group of one process.
  *   shapes: none. memory: host. units: desc in ms. ownership: the caller destroys it. order: none.
@@ -213,11 +222,20 @@ SY_API int32_t sy_group_world(const sy_group *group);
  *   errors: MISMATCH (names the ranks whose plan differs), MEMORY on any rank, PEER. */
 SY_API sy_status sy_group_reserve(sy_group *group, const sy_plan *plan, int32_t with_scratch);
 
-/* sy_group_wait, sy_group_poll: whether work given to the group has ended, and how. Wait returns
- * once the stream's work is done or timeout_ms have passed; poll returns at once. On host memory
- * every call has ended when it returns, so both give the group's lasting state.
- *   shapes: none. memory: host. units: ms. ownership: none. order: waits for the stream.
- *   scope: local. threads: serial per group. errors: PEER, TRANSPORT (the group is dead). */
+/* sy_group_memory: where the group's kernels work: where device tensors and scratch must lie.
+ *   shapes: none. memory: host. units: none. ownership: none. order: none. scope: local.
+ *   threads: any. errors: none. */
+SY_API sy_memory sy_group_memory(const sy_group *group);
+
+/* sy_group_wait, sy_group_poll: whether work given to the group has gone well. Wait returns once the
+ * stream's work is done; poll returns at once with what is known. On the CPU every call has ended
+ * when it returns, so both give the group's lasting state. On a GPU they tell what was noted on the
+ * device since the last time (a bad id, a peer's error: the next call works), what NCCL reports,
+ * and wait that timeout_ms have passed: then the communicator is aborted, and the ranks that have
+ * not begun this rank's step are named where there is a way to know.
+ *   shapes: none. memory: host. units: ms. ownership: none. order: waits for the stream, which may
+ *   be destroyed afterwards. scope: local. threads: serial per group.
+ *   errors: ARGUMENT, ROUTING, MISMATCH; PEER, TRANSPORT, DEVICE (the group is dead). */
 SY_API sy_status sy_group_wait(sy_group *group, void *stream, int32_t timeout_ms);
 SY_API sy_status sy_group_poll(sy_group *group);
 
@@ -244,9 +262,12 @@ typedef struct sy_stats {
 #define SY_STATS_INIT \
   { .struct_size = sizeof(sy_stats) }
 
-/* sy_group_stats: reads the counters; reset != 0 then sets them to zero.
+/* sy_group_stats: reads the counters; reset != 0 then sets them to zero. On a GPU it waits for the
+ * last forward, times are 0 (they would make stages wait for each other), and replays of a CUDA graph
+ * count in received_rows, routed_rows and active_experts alone.
  *   shapes: none. memory: host. units: bytes, ns, counts. ownership: the caller's struct.
- *   order: none. scope: local. threads: serial per group. errors: ARGUMENT. */
+ *   order: behind the last forward. scope: local. threads: serial per group.
+ *   errors: ARGUMENT; on a GPU PEER, TRANSPORT, DEVICE. */
 SY_API sy_status sy_group_stats(sy_group *group, int32_t reset, sy_stats *stats_out);
 
 /* ---- Layers ---- */
@@ -414,11 +435,20 @@ typedef struct sy_io {
  * arguments fails the same call on all ranks, with the same text, outputs untouched; the next call
  * works. A peer that does not arrive within the timeout gives PEER and names it; then the group is
  * dead. "Outputs untouched" holds for everything checked before the first wave returns.
- *   shapes: see sy_io; T <= T_max of the plan. memory: host tensors. units: bytes.
- *   ownership: the caller's tensors, until the call returns; its scratch (sy_plan_scratch_bytes,
- *   aligned to 64), not used by anyone else meanwhile; NULL: the group's, from sy_group_reserve.
- *   order: stream is NULL on the CPU backend. scope: collective. threads: serial per group.
- *   errors: ARGUMENT, ROUTING, STATE, TOO_SMALL, MISMATCH (names the ranks), PEER, TRANSPORT. */
+ *
+ * On a GPU with host tensors all of that holds, and the call returns when the outputs are there. With
+ * device tensors (the same on all ranks) the call returns once the work is on the stream:
+ *   exact          waits once per wave, for how many rows come. Errors as above, but ids.
+ *   fixed, gather  never wait, always take ceil(T_max / C) waves, and can be captured in a CUDA graph:
+ *                  T is baked in, unused tokens have ids of -1. A rank's error is returned there, and
+ *                  told to the others by their next sy_group_wait; outputs are then undefined.
+ * An id that is none acts as masked, and sy_group_wait tells.
+ *   shapes: see sy_io; T <= T_max of the plan. memory: tensors as io.memory says: host, or on a GPU
+ *   group device. units: bytes. ownership: the caller's tensors, until the call (on a GPU with device
+ *   tensors: its work) is done. scratch: sy_plan_scratch_bytes of sy_group_memory, aligned to 64, not
+ *   used by anyone else meanwhile; NULL: the group's, from sy_group_reserve.
+ *   order: on the stream; it is NULL on the CPU backend. scope: collective. threads: serial per group.
+ *   errors: ARGUMENT, ROUTING, STATE, TOO_SMALL, MISMATCH (names the ranks), PEER, TRANSPORT, DEVICE. */
 SY_API sy_status sy_forward(sy_layer *layer, const sy_plan *plan, const sy_io *io, void *scratch,
                             size_t scratch_bytes, void *stream);
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "runtime/switchyard_checkpoint.h"
+#include "tests/support/backend.h"
 #include "tests/support/fences.h"
 #include "tests/support/harness.h"
 #include "tests/support/oracle.h"
@@ -105,14 +106,15 @@ static bool run_layer(struct subject *s, sy_mode mode, const sy_plan_desc *wishe
   io.expert_weights = s->weights;
   io.output = output;
   io.output_dtype = SY_DTYPE_F32;
-  bool good = CHECK_OK(sy_group_create_local(NULL, &group)) &&
+  bool good = CHECK_OK(backend_group(NULL, &group)) &&
               CHECK_OK(sy_layer_create(group, &shape, &layer)) &&
               CHECK_OK(sy_layer_load_checkpoint(layer, s->model, 0)) &&
               CHECK_OK(sy_plan_create(&desc, &plan)) && CHECK_OK(sy_group_reserve(group, plan, 0));
   if (good) {
     const size_t scratch_bytes = sy_plan_scratch_bytes(plan);
-    void *scratch = fences_alloc(&s->fences, scratch_bytes, "scratch");
+    void *scratch = backend_alloc(scratch_bytes);
     good = CHECK_OK(sy_forward(layer, plan, &io, scratch, scratch_bytes, NULL));
+    backend_free(scratch);
   }
   sy_plan_destroy(plan);
   sy_layer_destroy(layer);

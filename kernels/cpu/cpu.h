@@ -5,17 +5,19 @@
 
 #include "kernels/kernels.h"
 
-sy_status sy_cpu_check_ids(const struct sy_stage_env *env, const struct sy_route_args *args,
-                           struct sy_bad_id *bad);
+/* SY_API: the CUDA backend, another library, checks host tensors by it and repacks what it loads. */
+SY_API sy_status sy_cpu_check_ids(const struct sy_stage_env *env, const struct sy_route_args *args,
+                                  struct sy_bad_id *bad);
 sy_status sy_cpu_route(const struct sy_stage_env *env, const struct sy_route_args *args);
 sy_status sy_cpu_pack(const struct sy_stage_env *env, const struct sy_pack_args *args);
 sy_status sy_cpu_group(const struct sy_stage_env *env, const struct sy_group_args *args);
 sy_status sy_cpu_reduce(const struct sy_stage_env *env, const struct sy_reduce_args *args);
 sy_status sy_cpu_combine(const struct sy_stage_env *env, const struct sy_combine_args *args);
 
-size_t sy_cpu_expert_bytes(const struct sy_stage_env *env);
-sy_status sy_cpu_load_expert(const struct sy_stage_env *env, const sy_expert_weights *weights,
-                             unsigned char *expert, struct sy_bad_weight *bad);
+SY_API size_t sy_cpu_expert_bytes(const struct sy_stage_env *env);
+SY_API sy_status sy_cpu_load_expert(const struct sy_stage_env *env,
+                                    const sy_expert_weights *weights, unsigned char *expert,
+                                    struct sy_bad_weight *bad);
 
 sy_status sy_cpu_experts_generic(const struct sy_stage_env *env,
                                  const struct sy_experts_args *args);

@@ -5,7 +5,7 @@
 sy_status sy_cpu_check_ids(const struct sy_stage_env *env, const struct sy_route_args *args,
                            struct sy_bad_id *bad) {
   for (int64_t t = 0; t < args->num_tokens; ++t) {
-    const struct sy_token_slots token = sy_token_slots_at(args, t);
+    const struct sy_token_slots token = sy_token_slots_at(env, args, t);
     for (int32_t k = 0; k < env->top_k; ++k) {
       if (token.ids[k] < -1 || token.ids[k] >= env->num_experts) {
         *bad = (struct sy_bad_id){t, k, token.ids[k]};
@@ -23,7 +23,7 @@ static void count_rows(const struct sy_stage_env *env, const struct sy_route_arg
     slots[p] = 0;
   }
   for (int64_t t = 0; t < args->num_tokens; ++t) {
-    const struct sy_token_slots token = sy_token_slots_at(args, t);
+    const struct sy_token_slots token = sy_token_slots_at(env, args, t);
     for (int32_t p = sy_next_rank(env, &token, -1); p < env->world;
          p = sy_next_rank(env, &token, p)) {
       ++rows[p];
@@ -51,7 +51,7 @@ static void route_gather(const struct sy_stage_env *env, const struct sy_route_a
     args->send_offset[p + 1] = (int32_t)args->num_tokens;
   }
   for (int64_t t = 0; t < args->num_tokens; ++t) {
-    const struct sy_token_slots token = sy_token_slots_at(args, t);
+    const struct sy_token_slots token = sy_token_slots_at(env, args, t);
     args->token_offset[t] = refs;
     args->send_slot_offset[t] = slots;
     slots += sy_fill_slots(env, args, &token, -1, slots);
@@ -93,7 +93,7 @@ static void route_dispatch(const struct sy_stage_env *env, const struct sy_route
   count_rows(env, args, row_cursor, slot_cursor);
   place_ranks(env, args, row_cursor, slot_cursor);
   for (int64_t t = 0; t < args->num_tokens; ++t) {
-    const struct sy_token_slots token = sy_token_slots_at(args, t);
+    const struct sy_token_slots token = sy_token_slots_at(env, args, t);
     args->token_offset[t] = refs;
     for (int32_t p = sy_next_rank(env, &token, -1); p < env->world;
          p = sy_next_rank(env, &token, p)) {

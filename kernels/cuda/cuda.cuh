@@ -6,7 +6,7 @@
 #define SY_KERNELS_CUDA_CUDA_CUH
 
 #include "kernels/cuda/compat.cuh"
-#include "kernels/kernels.h"
+#include "kernels/cuda/cuda.h"
 
 #define SY_WARP 32u
 #define SY_THREADS 256u /* of a block, where a kernel does not say otherwise */
@@ -26,15 +26,6 @@ static inline unsigned sy_grid(int64_t count) {
 
 static inline cudaStream_t sy_stream(const struct sy_stage_env *env) {
   return static_cast<cudaStream_t>(env->stream);
-}
-
-extern "C" {
-sy_status sy_cuda_route(const struct sy_stage_env *env, const struct sy_route_args *args);
-sy_status sy_cuda_pack(const struct sy_stage_env *env, const struct sy_pack_args *args);
-sy_status sy_cuda_group(const struct sy_stage_env *env, const struct sy_group_args *args);
-sy_status sy_cuda_experts(const struct sy_stage_env *env, const struct sy_experts_args *args);
-sy_status sy_cuda_reduce(const struct sy_stage_env *env, const struct sy_reduce_args *args);
-sy_status sy_cuda_combine(const struct sy_stage_env *env, const struct sy_combine_args *args);
 }
 
 #endif

@@ -32,7 +32,7 @@ SY_KERNEL void count_ranks(struct sy_stage_env env, struct sy_route_args args) {
   const int32_t p = static_cast<int32_t>(blockIdx.x);
   struct sy_pair mine = {0, 0};
   for (int64_t t = threadIdx.x; t < args.num_tokens; t += SY_THREADS) {
-    const struct sy_token_slots token = sy_token_slots_at(&args, t);
+    const struct sy_token_slots token = sy_token_slots_at(&env, &args, t);
     mine = sy_add(mine, count_token(env, token, p));
   }
   struct sy_pair total;
@@ -76,7 +76,7 @@ SY_KERNEL void place_tokens(struct sy_stage_env env, struct sy_route_args args) 
     const int64_t t = base + threadIdx.x;
     struct sy_pair mine = {0, 0};
     if (t < args.num_tokens) {
-      const struct sy_token_slots token = sy_token_slots_at(&args, t);
+      const struct sy_token_slots token = sy_token_slots_at(&env, &args, t);
       mine.rows = ranks_below(env, token, env.world);
       for (int32_t k = 0; env.per_slot && k < env.top_k; ++k) {
         args.slot_return[t * env.top_k + k] = {-1, -1};
@@ -105,7 +105,7 @@ SY_KERNEL void fill_rows(struct sy_stage_env env, struct sy_route_args args) {
     struct sy_token_slots token = {};
     struct sy_pair mine = {0, 0};
     if (t < args.num_tokens) {
-      token = sy_token_slots_at(&args, t);
+      token = sy_token_slots_at(&env, &args, t);
       mine = count_token(env, token, p);
     }
     struct sy_pair total;
@@ -136,7 +136,7 @@ SY_KERNEL void fill_gather(struct sy_stage_env env, struct sy_route_args args) {
     struct sy_token_slots token = {};
     struct sy_pair mine = {0, 0};
     if (t < args.num_tokens) {
-      token = sy_token_slots_at(&args, t);
+      token = sy_token_slots_at(&env, &args, t);
       mine = count_token(env, token, -1);
     }
     struct sy_pair total;

@@ -87,6 +87,7 @@ struct layer_call {
   unsigned char *output;
   size_t output_stride; /* in bytes, never 0 */
   void *scratch;        /* NULL: the group's */
+  bool scratch_on_device;
   size_t scratch_bytes;
   struct fences memory;
 };

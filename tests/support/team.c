@@ -2,7 +2,7 @@
 
 #include <mpi.h>
 
-#include "runtime/switchyard_mpi.h"
+#include "tests/support/backend.h"
 #include "tests/support/expect.h"
 #include "tests/support/harness.h"
 
@@ -11,7 +11,7 @@ sy_group *team_group(int32_t timeout_ms, int32_t num_threads) {
   desc.timeout_ms = timeout_ms > 0 ? timeout_ms : 600000;
   desc.num_threads = num_threads;
   sy_group *group = NULL;
-  CHECK_OK(sy_group_create_mpi(MPI_COMM_WORLD, &desc, &group));
+  CHECK_OK(backend_group_mpi(&desc, &group));
   return group;
 }
 

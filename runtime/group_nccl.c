@@ -1,0 +1,103 @@
+/* GPUs, and groups on them. */
+#include "runtime/switchyard_nccl.h"
+
+#include <string.h>
+
+#include "kernels/cuda/cuda.h"
+#include "runtime/internal.h"
+
+static sy_status device_failed(const char *call) {
+  return sy_fail(SY_ERR_DEVICE, "%s: %s", call, sy_device_cuda()->error_text());
+}
+
+/* ---- GPUs ---- */
+
+sy_status sy_gpu_count(int32_t *count_out) {
+  if (count_out == NULL) {
+    return sy_fail(SY_ERR_ARGUMENT, "sy_gpu_count: count_out is NULL");
+  }
+  int32_t count;
+  if (sy_cuda_count_gpus(&count) != SY_OK) {
+    return device_failed("sy_gpu_count");
+  }
+  *count_out = count;
+  return SY_OK;
+}
+
+static sy_status check_device(const char *call, int32_t device) {
+  int32_t count;
+  SY_TRY(sy_gpu_count(&count));
+  if (device < 0 || device >= count) {
+    return sy_fail(SY_ERR_ARGUMENT, "%s: GPU %d of %d: allowed are 0 to %d", call, (int)device,
+                   (int)count, (int)count - 1);
+  }
+  return SY_OK;
+}
+
+sy_status sy_gpu_query(int32_t device, sy_gpu_info *info_out) {
+  static const char call[] = "sy_gpu_query";
+  if (!SY_DESC_OK(info_out)) {
+    return sy_fail(SY_ERR_ARGUMENT, "%s: info is not initialised with SY_GPU_INFO_INIT", call);
+  }
+  SY_TRY(check_device(call, device));
+  sy_gpu_info info = SY_GPU_INFO_INIT;
+  if (sy_cuda_query_gpu(device, &info) != SY_OK) {
+    return device_failed(call);
+  }
+  *info_out = info;
+  return SY_OK;
+}
+
+sy_status sy_gpu_can_access_peer(int32_t device, int32_t peer, int32_t *can_out) {
+  static const char call[] = "sy_gpu_can_access_peer";
+  if (can_out == NULL) {
+    return sy_fail(SY_ERR_ARGUMENT, "%s: can_out is NULL", call);
+  }
+  SY_TRY(check_device(call, device));
+  SY_TRY(check_device(call, peer));
+  int32_t can;
+  if (sy_cuda_can_access_peer(device, peer, &can) != SY_OK) {
+    return device_failed(call);
+  }
+  *can_out = can;
+  return SY_OK;
+}
+
+/* ---- Groups ---- */
+
+/* Makes the GPU that desc asks for the thread's current one, if there are kernels for it that work. */
+static sy_status choose_device(const char *call, sy_group_desc *desc) {
+  if (desc->device == -1 && sy_cuda_current_gpu(&desc->device) != SY_OK) {
+    return device_failed(call);
+  }
+  SY_TRY(check_device(call, desc->device));
+  sy_gpu_info info = SY_GPU_INFO_INIT;
+  SY_TRY(sy_gpu_query(desc->device, &info));
+  if (!info.is_usable) {
+    return sy_fail(SY_ERR_UNSUPPORTED, "%s: GPU %d (%s) has no kernels: %s", call,
+                   (int)desc->device, info.name, info.kernels);
+  }
+  return sy_device_cuda()->use(desc->device) == SY_OK ? SY_OK : device_failed(call);
+}
+
+static void *arena_alloc(size_t bytes) { return sy_device_cuda()->alloc(bytes); }
+
+static void arena_free(void *block) { sy_device_cuda()->free(block); }
+
+static const struct sy_arena_memory gpu_arenas = {
+    .kind = SY_MEMORY_DEVICE, .alloc = arena_alloc, .free = arena_free};
+
+sy_status sy_group_create_gpu(const sy_group_desc *desc, sy_group **group_out) {
+  const struct sy_backend backend = {sy_kernels_cuda(), sy_device_cuda()};
+  const sy_group_desc defaults = SY_GROUP_DESC_INIT;
+  SY_TRY(desc == NULL ? SY_OK : sy_group_check_desc(desc));
+  sy_group_desc chosen = desc == NULL ? defaults : *desc;
+  SY_TRY(choose_device("sy_group_create_gpu", &chosen));
+  struct sy_transport *transport;
+  SY_TRY(sy_transport_create_local(&gpu_arenas, &transport));
+  const sy_status status = sy_group_create_transport(&chosen, &backend, transport, group_out);
+  if (status != SY_OK) {
+    transport->ops->destroy(transport);
+  }
+  return status;
+}
