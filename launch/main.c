@@ -12,6 +12,8 @@ static const struct command commands[] = {
     {"info", "show versions, backends, this host, and the ranks under mpirun", true, info_command},
     {"inspect", "show what a checkpoint holds, and what of it would not load", false,
      inspect_command},
+    {"convert", "write a checkpoint whose experts are FP4 already; parallel under mpirun", true,
+     convert_command},
 };
 enum { NUM_COMMANDS = sizeof commands / sizeof commands[0] };
 

@@ -64,8 +64,12 @@ int session_fail_status(struct session *session, sy_status status, const char *w
                       sentence[0] != '\0' ? sentence : sy_status_text(status));
 }
 
-static void print_error(const struct report *report, const char *ranks) {
-  fprintf(stderr, "%s: %s%s\n", report->command, ranks, report->error);
+static void print_error(const struct report *report, const char *ranks, int others) {
+  char rest[64] = "";
+  if (others > 0) {
+    snprintf(rest, sizeof rest, " (%d other rank%s failed too)", others, others == 1 ? "" : "s");
+  }
+  fprintf(stderr, "%s: %s%s%s\n", report->command, ranks, report->error, rest);
   if (report->code == CLI_USAGE) {
     fprintf(stderr, "Try '%s --help'.\n", report->command);
   }
@@ -102,18 +106,20 @@ static void name_ranks(const struct report *all, int world, int first, char *tex
            used < sizeof list ? "" : "...");
 }
 
-static void print_errors(const struct report *all, int world) {
-  for (int rank = 0; rank < world; ++rank) {
-    bool printed = all[rank].code <= CLI_OK;
-    for (int before = 0; before < rank && !printed; ++before) {
-      printed = same_report(&all[before], &all[rank]);
-    }
-    if (!printed) {
-      char ranks[192];
-      name_ranks(all, world, rank, ranks, sizeof ranks);
-      print_error(&all[rank], ranks);
-    }
+/* What is wrong with a file is mostly wrong for every rank, in other words for each: the first rank
+ * with the worst code speaks for all. */
+static void print_worst(const struct report *all, int world, int worst) {
+  int first = 0;
+  int others = 0;
+  while (all[first].code != worst) {
+    ++first;
   }
+  for (int rank = 0; rank < world; ++rank) {
+    others += all[rank].code > CLI_OK && !same_report(&all[first], &all[rank]) ? 1 : 0;
+  }
+  char ranks[192];
+  name_ranks(all, world, first, ranks, sizeof ranks);
+  print_error(&all[first], ranks, others);
 }
 
 /* The worst code of all ranks: any error before CLI_DONE, and that before CLI_OK. */
@@ -133,7 +139,7 @@ static int conclude(struct session *session, const struct report *all) {
   if (worst > CLI_OK) {
     session->error[0] = '\0';
     if (session->rank == 0) {
-      print_errors(all, session->world);
+      print_worst(all, session->world, worst);
     }
     return worst;
   }
@@ -178,7 +184,7 @@ int session_close(struct session *session, int code) {
     if (session->world > 1) {
       snprintf(rank, sizeof rank, "rank %d: ", session->rank);
     }
-    print_error(&report, rank);
+    print_error(&report, rank, 0);
     if (session->world > 1) {
       peers_abort(code); /* the others have not agreed, and may be waiting for this rank */
     }
@@ -195,7 +201,7 @@ void session_print_exit_codes(FILE *out) {
       {CLI_OK, "success"},
       {CLI_FAILED, "anything else went wrong, such as too little memory"},
       {CLI_USAGE, "a wrong option, value or combination"},
-      {CLI_BAD_FILE, "an input file is missing, unreadable or malformed"},
+      {CLI_BAD_FILE, "a file is missing or malformed, or cannot be read or written"},
       {CLI_PEER, "a rank is missing, or the exchange between ranks failed"},
   };
   fprintf(out, "\nExit codes:\n");

@@ -1,8 +1,8 @@
 /* One run of the program: who this process is among the ranks, and how it ends.
  *
- * A command does its own part (options, local work), then calls session_agree exactly once: if any
- * rank has failed, all leave there, and rank 0 prints each sentence once with the ranks it comes
- * from. What a command prints on stdout is printed by rank 0 alone. */
+ * A command does its own part (options, local work), then calls session_agree, once or after every
+ * part of long work: if any rank has failed, all leave there, and rank 0 prints one sentence, with
+ * the ranks it comes from. What a command prints on stdout is printed by rank 0 alone. */
 #ifndef LAUNCH_SESSION_H
 #define LAUNCH_SESSION_H
 

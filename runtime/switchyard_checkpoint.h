@@ -109,6 +109,55 @@ SY_API sy_status sy_checkpoint_check_layer(const sy_checkpoint *checkpoint, int3
 SY_API sy_status sy_layer_load_checkpoint(sy_layer *layer, const sy_checkpoint *checkpoint,
                                           int32_t layer_idx);
 
+/* A conversion of a checkpoint: experts become FP4, with the codes that a layer makes of them at
+ * load; everything else is copied. One caller begins, any number of them (threads, processes, ranks)
+ * write shards, each into its own file, and one finishes:
+ *
+ *   sy_convert_create    everywhere
+ *   sy_convert_begin     by one, before the others go on
+ *   sy_convert_shard     0 .. num_shards - 1, by whom and in what order does not matter
+ *   sy_convert_finish    by the one that began, after all others
+ *
+ * Until config.json is there, which comes last, the folder is no checkpoint. After an interruption the
+ * same calls take up what is whole. */
+typedef struct sy_convert sy_convert;
+
+/* sy_convert_create: lays out the conversion into `folder` (NVFP4 in ModelOpt's names, MXFP4 in those
+ * of compressed-tensors). Reads no tensor and writes nothing.
+ *   shapes: hidden and intermediate are multiples of a block. memory: host. units: none.
+ *   ownership: the caller destroys it; the checkpoint must outlive it. order: none. scope: local.
+ *   threads: any. errors: ARGUMENT, STATE (no config.json), UNSUPPORTED (sizes, or experts that are
+ *   FP4 already), FORMAT (a tensor missing, or of another shape or dtype), MEMORY. */
+SY_API sy_status sy_convert_create(const sy_checkpoint *checkpoint, const char *folder,
+                                   sy_format format, sy_convert **convert_out);
+SY_API void sy_convert_destroy(sy_convert *convert);
+
+/* sy_convert_num_shards, sy_convert_shard_bytes: how many files, and what is read for one.
+ *   shapes: none. memory: none. units: bytes. ownership: none. order: none. scope: local.
+ *   threads: any. errors: none (0 for NULL, or a shard that does not exist). */
+SY_API int32_t sy_convert_num_shards(const sy_convert *convert);
+SY_API uint64_t sy_convert_shard_bytes(const sy_convert *convert, int32_t shard);
+
+/* sy_convert_begin: makes the folder, or finds it empty or left by the same conversion.
+ *   shapes: none. memory: none. units: none. ownership: the folder is locked until destroy.
+ *   order: before any shard. scope: local. threads: one. errors: STATE (the folder holds something
+ *   else, or another conversion is at work), IO, MEMORY. */
+SY_API sy_status sy_convert_begin(sy_convert *convert);
+
+/* sy_convert_shard: writes one shard, unless it is there already. progress may be NULL.
+ *   shapes: none. memory: host, four times the largest tensor. units: progress hears bytes read.
+ *   ownership: none. order: after begin. scope: local. threads: any, one for each shard.
+ *   errors: IO (cannot be read or written: the disk is full; nothing half is left), FORMAT (a value
+ *   that is not finite), ARGUMENT, MEMORY. */
+SY_API sy_status sy_convert_shard(const sy_convert *convert, int32_t shard, sy_progress_fn progress,
+                                  void *user);
+
+/* sy_convert_finish: gives the files their names, copies what goes with the checkpoint (such as the
+ * tokenizer), and writes the index and config.json.
+ *   shapes: none. memory: host. units: none. ownership: none. order: after all shards. scope: local.
+ *   threads: one. errors: STATE (not begun), IO (a shard is missing), MEMORY. */
+SY_API sy_status sy_convert_finish(sy_convert *convert);
+
 #ifdef __cplusplus
 }
 #endif

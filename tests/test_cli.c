@@ -90,7 +90,7 @@ TEST(help_explains_the_program_and_each_command) {
     CHECK_STR_HAS(r.out, "\nExamples:\n  ");
     CHECK_STR_HAS(r.out, "\nExit codes:\n  0  success\n  1  ");
     CHECK_STR_HAS(r.out, "\n  2  a wrong option");
-    CHECK_STR_HAS(r.out, "\n  3  an input file");
+    CHECK_STR_HAS(r.out, "\n  3  a file is missing");
     CHECK_STR_HAS(r.out, "\n  4  a rank");
     CHECK_STR_HAS(r.out, "\n  --help ");
     program_run_free(&r);

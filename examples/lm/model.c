@@ -13,7 +13,7 @@
 struct source {
   struct lm_team *team;
   const sy_checkpoint *checkpoint;
-  struct lm_progress *loading;
+  struct progress *loading;
   int32_t layer;
 };
 
@@ -81,7 +81,7 @@ static enum lm_exit load_linear(const struct source *source, const char *name, i
   if (!created) {
     return fail_memory(source->team, name);
   }
-  lm_progress_add(source->loading, (uint64_t)out * (uint64_t)in * BF16_BYTES);
+  progress_add(source->loading, (uint64_t)out * (uint64_t)in * BF16_BYTES);
   return LM_OK;
 }
 
@@ -105,7 +105,7 @@ static enum lm_exit load_rows(const struct source *source, const char *name, int
     return fail_memory(source->team, name);
   }
   *values_out = values;
-  lm_progress_add(source->loading, (uint64_t)count * BF16_BYTES);
+  progress_add(source->loading, (uint64_t)count * BF16_BYTES);
   return LM_OK;
 }
 
@@ -153,7 +153,7 @@ static enum lm_exit load_experts(const struct source *source, struct lm_model *m
   if (status != SY_OK) {
     return lm_fail_status(source->team, status, LM_INPUT, "loading the experts");
   }
-  lm_progress_add(source->loading, expert_bytes(model, layer));
+  progress_add(source->loading, expert_bytes(model, layer));
   return LM_OK;
 }
 
@@ -278,9 +278,9 @@ enum lm_exit lm_model_load(struct lm_team *team, sy_group *group, const char *pa
   sy_checkpoint *checkpoint = NULL;
   enum lm_exit code = lm_team_agree(team, prepare(team, path, mode, model, &checkpoint));
   if (code == LM_OK) {
-    lm_progress_begin(&model->loading, team->rank == 0, bytes_to_load(model));
+    progress_begin(&model->loading, "loading", team->rank == 0, bytes_to_load(model));
     code = load_tensors((struct source){team, checkpoint, &model->loading, -1}, model);
-    lm_progress_end(&model->loading);
+    progress_end(&model->loading);
   }
   sy_checkpoint_close(checkpoint);
   return code;

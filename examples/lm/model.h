@@ -7,7 +7,7 @@
 #include <switchyard.h>
 
 #include "config.h"
-#include "progress.h"
+#include "launch/progress.h"
 #include "team.h"
 #include "tensor_ops.h"
 
@@ -26,14 +26,14 @@ struct lm_model {
   sy_group *group;
   float *embedding; /* f32 [LM_VOCABULARY, hidden] */
   struct lm_layer *layers;
-  float *final_norm;          /* f32 [hidden] */
-  struct lm_linear head;      /* hidden -> LM_VOCABULARY */
-  float *cosines, *sines;     /* f32 [max_positions, head_dim / 2]: rotary embedding */
-  struct lm_progress loading; /* hears of the bytes of experts from the group's callback */
+  float *final_norm;       /* f32 [hidden] */
+  struct lm_linear head;   /* hidden -> LM_VOCABULARY */
+  float *cosines, *sines;  /* f32 [max_positions, head_dim / 2]: rotary embedding */
+  struct progress loading; /* hears of the bytes of experts from the group's callback */
 };
 
 /* Loads the checkpoint in directory `path`. The group's progress callback must be
- * lm_progress_callback with &model->loading. The model can be destroyed whether this succeeds or
+ * progress_callback with &model->loading. The model can be destroyed whether this succeeds or
  * not. Collective; already agreed on: no rank goes on loading for long when another has failed. */
 enum lm_exit lm_model_load(struct lm_team *team, sy_group *group, const char *path, sy_mode mode,
                            struct lm_model *model);

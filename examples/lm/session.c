@@ -7,7 +7,7 @@ static enum lm_exit create_group(struct lm_session *session) {
   desc.timeout_ms = session->team->timeout_ms;
   desc.load_timeout_ms = LM_LOAD_TIMEOUT_MS;
   desc.num_threads = session->team->threads;
-  desc.progress = lm_progress_callback;
+  desc.progress = progress_callback;
   desc.user = &session->model.loading;
   const sy_status status = sy_group_create_mpi(session->team->comm, &desc, &session->group);
   return status == SY_OK ? LM_OK

@@ -48,22 +48,42 @@ static char *read_all(FILE *file) {
   abort(); /* a test without memory has nothing to say */
 }
 
-/* posix_spawn, because a fork under qemu's user emulation may never return in the child. */
-static int spawn(char **words, int out, int err) {
+/* posix_spawn, because a fork under qemu's user emulation may never return in the child. 0: failed.
+ */
+static pid_t start(char **words, int out, int err) {
   posix_spawn_file_actions_t actions;
   pid_t child = 0;
-  int status = 0;
   if (posix_spawn_file_actions_init(&actions) != 0) {
-    return -1;
+    return 0;
   }
-  const bool spawned = posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO) == 0 &&
+  const bool started = posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO) == 0 &&
                        posix_spawn_file_actions_adddup2(&actions, err, STDERR_FILENO) == 0 &&
                        posix_spawnp(&child, words[0], &actions, NULL, words, environ) == 0;
   posix_spawn_file_actions_destroy(&actions);
-  if (!spawned || waitpid(child, &status, 0) != child || !WIFEXITED(status)) {
+  return started ? child : 0;
+}
+
+static int spawn(char **words, int out, int err) {
+  int status = 0;
+  const pid_t child = start(words, out, err);
+  if (child == 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status)) {
     return -1;
   }
   return WEXITSTATUS(status);
+}
+
+pid_t program_start(const char *command_line) {
+  char *line = strdup(command_line);
+  char **words = line != NULL ? split(line) : NULL;
+  const int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  if (words == NULL || nowhere < 0) {
+    abort();
+  }
+  const pid_t child = start(words, nowhere, nowhere);
+  close(nowhere);
+  free(words);
+  free(line);
+  return child;
 }
 
 struct program_run program_run_into(const char *out_path, const char *command_line) {
