@@ -1,18 +1,71 @@
 #include "comm/lane.h"
 
+#include <string.h>
+
 #include "runtime/memory.h"
 #include "runtime/status.h"
 
 const struct sy_arena_memory sy_arena_host = {
     .kind = SY_MEMORY_HOST, .alloc = sy_alloc, .free = sy_free};
 
+/* ---- Fences ---- */
+
+#if defined(SY_FENCES)
+enum { FENCE_BYTES = 64 };
+#else
+enum { FENCE_BYTES = 0 };
+#endif
+enum { FENCE_BYTE = 0xFE };
+
+/* Room for an arena of so many bytes and a fence for each of its places. */
+static void *alloc_fenced(const struct sy_arena_memory *memory, size_t bytes, int32_t world) {
+  const size_t fences = (size_t)world * FENCE_BYTES;
+  return bytes > SIZE_MAX - fences ? NULL : memory->alloc(bytes + fences);
+}
+
+static void raise_fence(const struct sy_lane *lane, const struct sy_buffer *arena, size_t end) {
+  if (lane->memory->kind == SY_MEMORY_HOST) {
+    memset(arena->start + end, FENCE_BYTE, FENCE_BYTES);
+  }
+}
+
+static sy_status check_fence(const struct sy_lane *lane, const struct sy_buffer *arena,
+                             size_t offset, size_t bytes, const char *which, int32_t peer) {
+  for (int i = 0; lane->memory->kind == SY_MEMORY_HOST && i < FENCE_BYTES; ++i) {
+    if (arena->start[offset + bytes + (size_t)i] != FENCE_BYTE) {
+      return sy_fail(SY_ERR_INTERNAL, "the message %s rank %d was written past its %zu bytes",
+                     which, peer, bytes);
+    }
+  }
+  return SY_OK;
+}
+
+static size_t in_bytes_of(const struct sy_lane *lane, int32_t peer) {
+  const struct sy_lane_message *m = &lane->messages[peer];
+  return peer == lane->rank ? m->send_bytes : m->receive_max;
+}
+
+static sy_status check_fences(const struct sy_lane *lane) {
+  for (int32_t peer = 0; peer < lane->world; ++peer) {
+    const struct sy_lane_message *m = &lane->messages[peer];
+    if (peer != lane->rank && !lane->broadcast) {
+      SY_TRY(check_fence(lane, &lane->out, m->out_offset, m->send_bytes, "to", peer));
+    }
+    SY_TRY(check_fence(lane, &lane->in, m->in_offset, in_bytes_of(lane, peer),
+                       peer == lane->rank ? "to" : "from", peer));
+  }
+  return SY_OK;
+}
+
+/* ---- Life ---- */
+
 /* Empty arenas are blocks all the same: a message of 0 bytes has an address too. */
 sy_status sy_lane_create(struct sy_lane *lane, const struct sy_arena_memory *memory, int32_t rank,
                          int32_t world, size_t in_bytes) {
   struct sy_lane fresh = {.memory = memory, .rank = rank, .world = world};
   fresh.messages = sy_alloc((size_t)world * sizeof *fresh.messages);
-  fresh.out.start = memory->alloc(0);
-  fresh.in.start = memory->alloc(in_bytes);
+  fresh.out.start = alloc_fenced(memory, 0, world);
+  fresh.in.start = alloc_fenced(memory, in_bytes, world);
   fresh.in.bytes = in_bytes;
   if (fresh.messages == NULL || fresh.out.start == NULL || fresh.in.start == NULL) {
     sy_lane_destroy(&fresh);
@@ -45,6 +98,7 @@ static sy_status expect_state(const struct sy_lane *lane, enum sy_lane_state exp
 
 sy_status sy_lane_start(struct sy_lane *lane) {
   SY_TRY(expect_state(lane, SY_LANE_OPEN, "start"));
+  SY_TRY(check_fences(lane));
   lane->state = SY_LANE_STARTED;
   return SY_OK;
 }
@@ -53,12 +107,16 @@ sy_status sy_lane_check_started(const struct sy_lane *lane) {
   return expect_state(lane, SY_LANE_STARTED, "wait");
 }
 
-void sy_lane_close(struct sy_lane *lane) { lane->state = SY_LANE_CLOSED; }
+sy_status sy_lane_close(struct sy_lane *lane) {
+  lane->state = SY_LANE_CLOSED;
+  return check_fences(lane);
+}
 
 /* ---- Places of messages ---- */
 
-static sy_status take_place(const struct sy_buffer *arena, const char *arena_name, int32_t peer,
-                            size_t bytes, size_t *used, size_t *offset_out) {
+static sy_status take_place(const struct sy_lane *lane, const struct sy_buffer *arena,
+                            const char *arena_name, int32_t peer, size_t bytes, size_t *used,
+                            size_t *offset_out) {
   if (bytes % SY_MESSAGE_ALIGN != 0) {
     return sy_fail(SY_ERR_ARGUMENT, "rank %d's message of %zu bytes: must be a multiple of %d",
                    peer, bytes, SY_MESSAGE_ALIGN);
@@ -69,8 +127,9 @@ static sy_status take_place(const struct sy_buffer *arena, const char *arena_nam
                    "which %zu are taken",
                    peer, bytes, arena_name, arena->bytes, *used);
   }
-  *offset_out = *used;
+  *offset_out = *used + (size_t)peer * FENCE_BYTES;
   *used += bytes;
+  raise_fence(lane, arena, *offset_out + bytes);
   return SY_OK;
 }
 
@@ -86,10 +145,10 @@ sy_status sy_lane_open(struct sy_lane *lane, bool broadcast,
     m->receive_max = messages[peer].receive_max;
     m->received_bytes = SY_LANE_TRUNCATED;
     if (!own && !broadcast) {
-      SY_TRY(take_place(&lane->out, "out", peer, m->send_bytes, &out_used, &m->out_offset));
+      SY_TRY(take_place(lane, &lane->out, "out", peer, m->send_bytes, &out_used, &m->out_offset));
     }
-    SY_TRY(take_place(&lane->in, "in", peer, own ? m->send_bytes : m->receive_max, &in_used,
-                      &m->in_offset));
+    SY_TRY(
+        take_place(lane, &lane->in, "in", peer, in_bytes_of(lane, peer), &in_used, &m->in_offset));
     if (own && m->send_bytes <= m->receive_max) {
       m->received_bytes = m->send_bytes;
     }
@@ -115,12 +174,12 @@ const void *sy_lane_received(const struct sy_lane *lane, int32_t peer, size_t *b
 
 /* ---- Arenas ---- */
 
-static sy_status grow(const struct sy_arena_memory *memory, const struct sy_buffer *old,
-                      size_t bytes, struct sy_buffer *fresh) {
+static sy_status grow(const struct sy_lane *lane, const struct sy_buffer *old, size_t bytes,
+                      struct sy_buffer *fresh) {
   if (bytes <= old->bytes) {
     return SY_OK;
   }
-  fresh->start = memory->alloc(bytes);
+  fresh->start = alloc_fenced(lane->memory, bytes, lane->world);
   if (fresh->start == NULL) {
     return sy_fail(SY_ERR_MEMORY, "no memory for %zu bytes of exchange memory", bytes);
   }
@@ -137,9 +196,9 @@ sy_status sy_arena_growth_prepare(struct sy_lane lanes[SY_NUM_DIRECTIONS],
     status = expect_state(&lanes[d], SY_LANE_CLOSED, "reserve in the middle");
   }
   for (int d = 0; d < SY_NUM_DIRECTIONS && status == SY_OK; ++d) {
-    status = grow(growth.memory, &lanes[d].out, bytes->out[d], &growth.out[d]);
+    status = grow(&lanes[d], &lanes[d].out, bytes->out[d], &growth.out[d]);
     if (status == SY_OK) {
-      status = grow(growth.memory, &lanes[d].in, bytes->in[d], &growth.in[d]);
+      status = grow(&lanes[d], &lanes[d].in, bytes->in[d], &growth.in[d]);
     }
   }
   if (status != SY_OK) {

@@ -1,12 +1,13 @@
-/* What transports have in common: the arenas of one direction (a lane), where the
- * messages of an exchange lie in them, and the order of its calls.
+/* What transports have in common: the arenas of one direction (a lane), where the messages of an
+ * exchange lie in them, and the order of its calls.
  *
  *   out | to peer 0 | to peer 1 | ...         without the own rank; unused by a broadcast
  *   in  | from peer 0 | from peer 1 | ...     the own rank's message in its place
  *
  * Invariants: every message starts at a multiple of SY_MESSAGE_ALIGN; a peer's place in `in` has
  * receive_max bytes, the own rank's has its send bytes. Each open is followed by one start and one
- * wait: peers count on the same sequence of messages in every lane.
+ * wait: peers count on the same sequence of messages in every lane. In debug builds a fence follows
+ * every place in host memory, which start and close look at.
  *
  * SY_API, since transports of other libraries (switchyard_mpi) are made of it. */
 #ifndef SY_COMM_LANE_H
@@ -53,10 +54,11 @@ SY_API void sy_lane_destroy(struct sy_lane *lane);
 SY_API sy_status sy_lane_open(struct sy_lane *lane, bool broadcast,
                               const struct sy_message_bytes *messages);
 
-/* The next state; STATE if the lane is not in the one before it. */
+/* The next state; STATE if the lane is not in the one before it; INTERNAL if a message was written
+ * past its place. */
 SY_API sy_status sy_lane_start(struct sy_lane *lane);
 SY_API sy_status sy_lane_check_started(const struct sy_lane *lane);
-SY_API void sy_lane_close(struct sy_lane *lane);
+SY_API sy_status sy_lane_close(struct sy_lane *lane);
 
 SY_API void *sy_lane_landing(const struct sy_lane *lane, int32_t peer);
 SY_API const void *sy_lane_received(const struct sy_lane *lane, int32_t peer, size_t *bytes_out);

@@ -60,8 +60,7 @@ static sy_status local_wait(struct sy_transport *t, enum sy_direction direction,
   (void)deadline_ns;
   bool done = false;
   SY_TRY(local_progress(t, direction, &done));
-  sy_lane_close(&local_of(t)->lanes[direction]);
-  return SY_OK;
+  return sy_lane_close(&local_of(t)->lanes[direction]);
 }
 
 static const void *local_received(struct sy_transport *t, enum sy_direction direction, int32_t peer,

@@ -241,8 +241,7 @@ static sy_status wait_lane(struct mpi_transport *m, int lane_idx, int64_t deadli
     int32_t pending = 0;
     SY_TRY(progress_lane(m, lane_idx, &pending));
     if (pending == 0) {
-      sy_lane_close(&m->lanes[lane_idx]);
-      return SY_OK;
+      return sy_lane_close(&m->lanes[lane_idx]);
     }
     const int64_t now_ns = sy_clock_ns();
     if (now_ns >= deadline_ns) {

@@ -26,6 +26,8 @@ TEST(sizes_that_do_not_fit) { with_transport(case_sizes_that_do_not_fit); }
 TEST(calls_out_of_order) { with_transport(case_calls_out_of_order); }
 TEST(allgather) { with_transport(case_allgather); }
 TEST(dead_after_abort) { with_transport(case_dead_after_abort); }
+TEST(written_too_far_before_start) { with_transport(case_written_too_far_before_start); }
+TEST(written_too_far_before_wait) { with_transport(case_written_too_far_before_wait); }
 
 /* The own message is written where it is read. */
 TEST(own_message_stays_where_it_landed) {

@@ -1,6 +1,7 @@
 #include "tests/support/transport_cases.h"
 
 #include <sched.h>
+#include <stdio.h>
 
 #include "comm/clock.h"
 #include "tests/support/harness.h"
@@ -324,4 +325,42 @@ void case_dead_after_abort(struct sy_transport *t) {
   CHECK_STATUS(t->ops->wait(t, SY_DISPATCH, transport_deadline()), SY_ERR_PEER);
   CHECK_STATUS(t->ops->allgather(t, "x", 1, all, transport_deadline()), SY_ERR_PEER);
   CHECK_STATUS(transport_reserve(t, 64), SY_ERR_PEER);
+}
+
+/* ---- Fences ---- */
+
+static void expect_overrun(sy_status status, int32_t peer) {
+  char sentence[80];
+  snprintf(sentence, sizeof sentence, "the message to rank %d was written past its 32 bytes", peer);
+  CHECK_EQ_I64(status, SY_ERR_INTERNAL);
+  CHECK_STR_HAS(sy_last_error(NULL), sentence);
+}
+
+static void open_32_bytes(struct sy_transport *t) {
+  struct sy_message_bytes messages[TRANSPORT_MAX_WORLD];
+  for (int32_t peer = 0; peer < t->world; ++peer) {
+    messages[peer] = (struct sy_message_bytes){.send = 32, .receive_max = 32};
+  }
+  CHECK_OK(transport_reserve(t, 32));
+  CHECK_OK(t->ops->open(t, SY_DISPATCH, false, messages));
+}
+
+/* One byte, behind the message to the next rank. */
+void case_written_too_far_before_start(struct sy_transport *t) {
+  const int32_t next = (t->rank + 1) % t->world;
+  open_32_bytes(t);
+  unsigned char *landing = t->ops->landing(t, SY_DISPATCH, next);
+  landing[32] = 1;
+  expect_overrun(t->ops->start(t, SY_DISPATCH), next);
+  t->ops->abort(t);
+}
+
+/* The last byte of the fence behind the own message, while the exchange is under way. */
+void case_written_too_far_before_wait(struct sy_transport *t) {
+  open_32_bytes(t);
+  unsigned char *landing = t->ops->landing(t, SY_DISPATCH, t->rank);
+  CHECK_OK(t->ops->start(t, SY_DISPATCH));
+  landing[32 + 63] = 1;
+  expect_overrun(t->ops->wait(t, SY_DISPATCH, transport_deadline()), t->rank);
+  t->ops->abort(t);
 }

@@ -47,6 +47,9 @@ void case_arenas_grow(struct sy_transport *t);
 void case_sizes_that_do_not_fit(struct sy_transport *t);
 void case_calls_out_of_order(struct sy_transport *t);
 void case_allgather(struct sy_transport *t);
-void case_dead_after_abort(struct sy_transport *t); /* the transport is dead then */
+/* The transport is dead then. */
+void case_dead_after_abort(struct sy_transport *t);
+void case_written_too_far_before_start(struct sy_transport *t);
+void case_written_too_far_before_wait(struct sy_transport *t);
 
 #endif
