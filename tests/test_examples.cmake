@@ -52,6 +52,7 @@ sy_add_lm_test(score.w4a4.per_rank.whole SCRIPT score LABELS slow
   CASE per_rank_is_near w4a4 33 2 3 4 8)
 sy_add_lm_test(score.ways_agree SCRIPT score LABELS ${lm_quick} CASE ways_agree)
 sy_add_lm_test(score.table_adds_up SCRIPT score CASE table_adds_up)
+sy_add_lm_test(score.progress_suits_its_reader SCRIPT score CASE progress_suits_its_reader)
 
 foreach(case IN ITEMS greedy_is_the_same_on_every_world drawn_is_the_same_on_every_world
     prefill_and_decode_agree fewer_prompts_than_ranks positions_end)

@@ -75,5 +75,17 @@ table_adds_up() {
   grep -q '^loading: 10.6 of 10.6 MB, ' "$scratch/err" || fail "no line says what was loaded"
 }
 
+# A bar where standard error is a terminal; there alone.
+progress_suits_its_reader() {
+  arguments="score --model $model --text $model/sample.txt --max-windows 1"
+  script -qec "$lm $arguments" /dev/null </dev/null >"$scratch/terminal"
+  tr '\r' '\n' <"$scratch/terminal" | grep -Eq '^loading \[#{40}\] 100 %  27\.1 MB  [0-9]+ MB/s' ||
+    fail "no full bar on a terminal"
+  run_lm 2 $arguments
+  expect_code 0
+  grep -q '\[' "$scratch/err" && fail "a bar in a pipe"
+  expect_equal "$(grep -c '^loading: 14.5 of 14.5 MB, [0-9]* MB/s$' "$scratch/err")" 1 "lines of rank 0"
+}
+
 "$@"
 finish
