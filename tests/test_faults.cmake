@@ -43,6 +43,12 @@ sy_add_fault_test(interrupted.INT interrupted INT 130)
 sy_add_fault_test(interrupted.TERM interrupted TERM 143)
 sy_add_fault_test(interrupted.KILL interrupted KILL 137)
 
+add_test(NAME fault.random_kills COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/test_fault_kills.sh
+  $<TARGET_FILE:switchyard-run> $<TARGET_FILE:fault_rank> 6)
+math(EXPR timeout "300 * ${patience}")
+set_tests_properties(fault.random_kills PROPERTIES LABELS "fault" TIMEOUT ${timeout}
+  ENVIRONMENT "${test_environment};ASAN_OPTIONS=leak_check_at_exit=0")
+
 # Ranks on several hosts, which root makes out of namespaces.
 set(hosts_folder ${CMAKE_CURRENT_SOURCE_DIR}/hosts)
 foreach(case IN ITEMS hosts_are_apart forward_tests_pass model_gives_the_same_bits
