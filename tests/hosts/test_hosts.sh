@@ -62,6 +62,21 @@ model_gives_the_same_bits() {
   expect_nothing_left
 }
 
+# Within an allocation mpirun finds the hosts, and starts its daemons by srun, which is ours.
+slurm_allocation_is_used() {
+  make_hosts 3
+  unset OMPI_MCA_plm_rsh_agent
+  run_job on h1 env PATH="$hosts_folder:$PATH" SLURM_JOB_ID=17 SLURM_JOBID=17 SLURM_NTASKS=4 \
+    SLURM_JOB_NODELIST='h[1-2]' SLURM_NODELIST='h[1-2]' SLURM_JOB_NUM_NODES=2 SLURM_NNODES=2 \
+    SLURM_TASKS_PER_NODE='2(x2)' SLURM_JOB_CPUS_PER_NODE='2(x2)' SLURM_NODEID=0 SLURM_PROCID=0 \
+    "$run" --deadline $deadline $(faulty SY_FAULT=3:return:kill)
+  expect_code 137
+  expect_said "^4 ranks in Slurm's allocation of h\[1-2\]"
+  expect_said '^switchyard-run: rank 3 on h2: ended by signal 9 (Killed)$'
+  expect_said '^switchyard-run: rank 0, 1 on h1: left with exit code 4$'
+  expect_nothing_left
+}
+
 slow_and_lossy_links_change_nothing() {
   make_hosts 3
   slow_down h2 40mbit || fail "tbf"
