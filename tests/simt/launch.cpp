@@ -1,6 +1,7 @@
 #include "tests/simt/launch.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "tests/simt/barrier.hpp"
 #include "tests/simt/copies.hpp"
@@ -26,7 +27,11 @@ constexpr size_t MAX_BLOCKS_AT_ONCE = 4;
 
 uint64_t seed = 1;
 uint64_t num_launches = 0;
-std::optional<Violation> kept_violation;
+
+std::optional<Violation> &kept_violation() {
+  static auto *violation = new std::optional<Violation>(); /* looked at when the program ends */
+  return *violation;
+}
 
 std::vector<std::unique_ptr<Fibre>> &idle_fibres() {
   static std::vector<std::unique_ptr<Fibre>> fibres;
@@ -247,6 +252,19 @@ void set_seed(uint64_t new_seed) {
   num_launches = 0;
 }
 
+uint64_t current_seed() { return seed; }
+
+void note_arguments(const void *values, size_t bytes, Launch *launch) {
+  const char *at = static_cast<const char *>(values);
+  for (size_t i = 0; i + sizeof(void *) <= bytes; i += sizeof(void *)) {
+    const void *p = nullptr;
+    std::memcpy(&p, at + i, sizeof p);
+    if (device_piece(p) != nullptr) {
+      launch->arguments.push_back(p);
+    }
+  }
+}
+
 void sleep(const char *waits_for, Site site) {
   this_thread->waits_for = waits_for;
   this_thread->site = site;
@@ -307,8 +325,8 @@ cudaError_t run_now(cudaStream_t, Launch launch) {
 
 cudaError_t keep_violation(Violation violation) {
   const Kind kind = violation.kind;
-  if (!kept_violation) {
-    kept_violation = std::move(violation);
+  if (!kept_violation()) {
+    kept_violation() = std::move(violation);
   }
   switch (kind) {
   case Kind::limit:
@@ -322,6 +340,6 @@ cudaError_t keep_violation(Violation violation) {
   }
 }
 
-std::optional<Violation> take_violation() { return std::exchange(kept_violation, std::nullopt); }
+std::optional<Violation> take_violation() { return std::exchange(kept_violation(), std::nullopt); }
 
 } // namespace simt

@@ -26,6 +26,9 @@ cudaError_t run_now(cudaStream_t stream, Launch launch);
 /* The error code of the launch that a violation ended; the violation is kept. */
 cudaError_t keep_violation(Violation violation);
 
+/* Keeps the words of `values` that are addresses in device memory. */
+void note_arguments(const void *values, size_t bytes, Launch *launch);
+
 /* The first violation since it was last asked for. */
 std::optional<Violation> take_violation();
 
@@ -34,8 +37,10 @@ cudaError_t launch(const char *name, bool cooperative, dim3 grid, dim3 block, si
                    cudaStream_t stream, void (*kernel)(Parameters...), Arguments &&...arguments) {
   /* Arguments are copied when the kernel is launched, not when it runs. */
   std::tuple<std::decay_t<Parameters>...> values(std::forward<Arguments>(arguments)...);
-  return enqueue(stream, {name, grid, block, shared_bytes, cooperative,
-                          [kernel, values] { std::apply(kernel, values); }});
+  Launch launch = {name, grid, block, shared_bytes, cooperative, {}, {}};
+  note_arguments(&values, sizeof values, &launch);
+  launch.body = [kernel, values] { std::apply(kernel, values); };
+  return enqueue(stream, std::move(launch));
 }
 
 } // namespace simt

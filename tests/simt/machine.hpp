@@ -43,14 +43,16 @@ Config &config();
 
 /* Launches from now on follow this seed; they are counted from 0 again. */
 void set_seed(uint64_t seed);
+uint64_t current_seed();
 
 struct Launch {
   const char *kernel = "?";
   dim3 grid;
   dim3 block;
   size_t shared_bytes = 0;
-  bool cooperative = false;   /* all blocks are alive at once */
-  std::function<void()> body; /* what each thread does */
+  bool cooperative = false;            /* all blocks are alive at once */
+  std::function<void()> body;          /* what each thread does */
+  std::vector<const void *> arguments; /* those that are addresses in device memory */
 };
 
 /* A copy into shared memory that is under way: copies.hpp. */

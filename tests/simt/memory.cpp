@@ -23,16 +23,21 @@ constexpr size_t ALIGNMENT = 1024;
 
 static_assert(MARGIN % ALIGNMENT == 0, "the memory begins where its margin ends");
 
+struct DevicePiece {
+  GuardedMemory memory;
+  bool is_hidden;
+};
+
 /* By address. */
-std::map<const char *, GuardedMemory> &device_memory() {
-  static std::map<const char *, GuardedMemory> pieces;
+std::map<const char *, DevicePiece> &device_memory() {
+  static std::map<const char *, DevicePiece> pieces;
   return pieces;
 }
 
 /* The piece whose first byte, less its margin, is the last one at or before p. */
 GuardedMemory *piece_near(const void *p) {
   auto next = device_memory().upper_bound(static_cast<const char *>(p) + MARGIN);
-  return next == device_memory().begin() ? nullptr : &std::prev(next)->second;
+  return next == device_memory().begin() ? nullptr : &std::prev(next)->second.memory;
 }
 
 using AnyWord = uint64_t __attribute__((aligned(1), may_alias));
@@ -121,11 +126,14 @@ bool GuardedMemory::is_damaged(std::string *text_out) {
   return true;
 }
 
-void *device_malloc(size_t bytes) {
+void *device_malloc(size_t bytes, bool hidden) {
   try {
     GuardedMemory piece(bytes);
     char *data = piece.data();
-    device_memory().emplace(data, std::move(piece));
+    if (hidden) {
+      forbid(data, bytes);
+    }
+    device_memory().emplace(data, DevicePiece{std::move(piece), hidden});
     return data;
   } catch (const std::bad_alloc &) {
     return nullptr;
@@ -139,6 +147,27 @@ bool is_device_memory(const void *p, size_t bytes) {
   return piece != nullptr && piece->holds(p, bytes);
 }
 
+const GuardedMemory *device_piece(const void *p) {
+  const GuardedMemory *piece = piece_near(p);
+  return piece != nullptr && piece->holds(p, 0) ? piece : nullptr;
+}
+
+void show_hidden_memory() {
+  for (const auto &entry : device_memory()) {
+    if (has_asan && entry.second.is_hidden) {
+      allow(entry.second.memory.data(), entry.second.memory.bytes());
+    }
+  }
+}
+
+void hide_hidden_memory() {
+  for (const auto &entry : device_memory()) {
+    if (has_asan && entry.second.is_hidden) {
+      forbid(entry.second.memory.data(), entry.second.memory.bytes());
+    }
+  }
+}
+
 bool locate_in_device_memory(const void *p, std::string *text_out) {
   const GuardedMemory *piece = piece_near(p);
   return piece != nullptr && piece->locate(p, text_out);
@@ -146,7 +175,7 @@ bool locate_in_device_memory(const void *p, std::string *text_out) {
 
 bool is_device_memory_damaged(std::string *text_out) {
   for (auto &entry : device_memory()) {
-    if (entry.second.is_damaged(text_out)) {
+    if (entry.second.memory.is_damaged(text_out)) {
       return true;
     }
   }

@@ -39,14 +39,22 @@ private:
   size_t bytes_ = 0;
 };
 
-/* The device's global memory. nullptr when there is none left. */
-void *device_malloc(size_t bytes);
+/* The device's global memory. nullptr when there is none left. `hidden`: the host may not touch it,
+ * and AddressSanitizer says so, unless a DeviceTurn is under way. */
+void *device_malloc(size_t bytes, bool hidden = false);
 
 /* Whether p was the start of a piece of device memory. */
 bool device_free(void *p);
 
 /* Whether [p, p + bytes) lies in one piece of device memory. */
 bool is_device_memory(const void *p, size_t bytes);
+
+/* The piece of device memory that p lies in, or nullptr. */
+const GuardedMemory *device_piece(const void *p);
+
+/* Hidden memory, all of it, as the device sees it (nobody forbids) or as the host does. */
+void show_hidden_memory();
+void hide_hidden_memory();
 
 /* As GuardedMemory's, for all device memory. */
 bool locate_in_device_memory(const void *p, std::string *text_out);

@@ -1,11 +1,12 @@
 #include "tests/simt/sanitizer.hpp"
 
+#include <string>
+
 #if SIMT_ASAN
 
 #include <unistd.h>
 
 #include <cstring>
-#include <string>
 
 #include "tests/simt/copies.hpp"
 #include "tests/simt/machine.hpp"
@@ -17,6 +18,10 @@ extern "C" const char *__asan_default_options() {
 }
 
 namespace simt {
+
+bool (*is_written_by_device)(const void *, std::string *) = [](const void *, std::string *) {
+  return false;
+};
 
 namespace {
 
@@ -39,14 +44,33 @@ std::string innermost_kernel_line(const char *report) {
 std::string access(const char *report) {
   const char *at = std::strstr(report, "\nREAD of size");
   at = at != nullptr ? at : std::strstr(report, "\nWRITE of size");
-  return at != nullptr ? std::string(at + 1, std::strcspn(at + 1, "\n")).substr(0, 20) : "access";
+  if (at == nullptr) {
+    return "access";
+  }
+  const std::string line(at + 1, std::strcspn(at + 1, "\n"));
+  return line.substr(0, line.find(" at "));
+}
+
+/* Host code touched what is not its own, or not yet; anything else ends the program. */
+void on_host_report(const void *address, const char *report) {
+  std::string where;
+  if (is_written_by_device(address, &where)) {
+    fail_host(Kind::in_use, "%s by the host: %s, which it has not waited for, writes there",
+              access(report).c_str(), where.c_str());
+  } else if (locate_in_device_memory(address, &where)) {
+    fail_host(Kind::host_access, "%s by the host: device memory, %s", access(report).c_str(),
+              where.c_str());
+  } else {
+    _exit(1);
+  }
 }
 
 void on_report(const char *report) {
-  if (this_thread == nullptr) {
-    _exit(1);
-  }
   const void *address = __asan_get_report_address();
+  if (this_thread == nullptr) {
+    on_host_report(address, report);
+    return;
+  }
   std::string where;
   Kind kind = Kind::out_of_bounds;
   if (is_destination(*this_thread->block, address)) {
@@ -73,6 +97,8 @@ __attribute__((constructor)) void listen_to_sanitizer() {
 #else
 
 namespace simt {
+
+bool (*is_written_by_device)(const void *, std::string *) = nullptr;
 
 void listen_to_sanitizer() {}
 

@@ -4,6 +4,7 @@
 #define SY_TESTS_SIMT_SANITIZER_HPP
 
 #include <cstddef>
+#include <string>
 
 #if defined(__SANITIZE_ADDRESS__)
 #define SIMT_ASAN 1
@@ -58,6 +59,9 @@ inline void before_switch(void **, StackBounds) {}
 inline void after_switch(void *, StackBounds *) {}
 
 #endif
+
+/* Whether work that the host has not waited for writes to p; *name_out: which. Streams are put here. */
+extern bool (*is_written_by_device)(const void *p, std::string *name_out);
 
 /* Turns AddressSanitizer's findings inside kernels into violations. Done when the program starts;
  * the call makes sure that the part that does it is linked. */

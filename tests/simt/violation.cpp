@@ -3,7 +3,7 @@
 #include <cstdarg>
 #include <cstdio>
 
-#include "tests/simt/machine.hpp"
+#include "tests/simt/launch.hpp"
 
 namespace simt {
 
@@ -40,14 +40,37 @@ const char *name_of(Kind kind) {
     return "deadlock";
   case Kind::trap:
     return "trap";
+  case Kind::capture:
+    return "not allowed during capture";
+  case Kind::in_use:
+    return "in use";
+  case Kind::destroyed:
+    return "use of what was destroyed";
+  case Kind::host_access:
+    return "device memory touched by the host";
+  case Kind::communication:
+    return "misuse of a communicator";
   }
   return "?";
 }
 
 std::string Violation::text() const {
+  if (kernel.empty()) {
+    return std::string(name_of(kind)) + ": " + what + " [host code, seed " + std::to_string(seed) +
+           "]";
+  }
   return std::string(name_of(kind)) + " at " + site + ": " + what + " [kernel " + kernel +
          ", block " + coordinates(block) + ", thread " + coordinates(thread) + ", seed " +
          std::to_string(seed) + ", launch " + std::to_string(launch) + "]";
+}
+
+void fail_host(Kind kind, const char *format, ...) {
+  char what[512];
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(what, sizeof what, format, arguments);
+  va_end(arguments);
+  keep_violation({kind, "", {0, 0, 0}, {0, 0, 0}, "?", current_seed(), 0, what});
 }
 
 void fail(Kind kind, Site site, const char *format, ...) {

@@ -1,4 +1,5 @@
-/* What a kernel did wrong. The first violation ends its grid; simt::run returns it. */
+/* What a kernel, or host code that drives the GPU, did wrong. A kernel's first violation ends its
+ * grid; simt::run returns it. */
 #ifndef SY_TESTS_SIMT_VIOLATION_HPP
 #define SY_TESTS_SIMT_VIOLATION_HPP
 
@@ -22,7 +23,13 @@ enum class Kind {
   poison,    /* memory that was never written was used */
   barrier,   /* a named barrier or mbarrier used against its rules */
   deadlock,  /* nobody can go on */
-  trap
+  trap,
+  /* What host code did wrong. */
+  capture, /* a call that a stream being captured does not allow */
+  in_use,  /* memory freed, or read or written by the host, before the work on it was waited for */
+  destroyed,    /* a stream, an event, a graph or a communicator that is no more */
+  host_access,  /* the host touched device memory */
+  communication /* ranks whose calls do not match, or a call that NCCL forbids */
 };
 
 const char *name_of(Kind kind);
@@ -39,6 +46,10 @@ struct Violation {
 
   std::string text() const;
 };
+
+/* A violation of host code. The first one is kept for take_violation(); one that nobody takes makes
+ * the program fail. printf's format. */
+void fail_host(Kind kind, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Ends the grid in the name of the running thread, and does not return to it: its stack is left as
  * it is, so the caller must hold nothing that needs a destructor. printf's format. */
