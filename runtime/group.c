@@ -52,6 +52,15 @@ static sy_status choose_kernels(const struct sy_kernels **kernels_out) {
                  known);
 }
 
+sy_status sy_group_check_host(const sy_group_desc *desc, sy_group *const *group_out) {
+  const struct sy_kernels *kernels;
+  if (group_out == NULL) {
+    return sy_fail(SY_ERR_ARGUMENT, "group_out is NULL");
+  }
+  SY_TRY(desc == NULL ? SY_OK : sy_group_check_desc(desc));
+  return choose_kernels(&kernels);
+}
+
 const char *sy_backend(void) {
   static _Thread_local char text[SY_ERROR_TEXT_BYTES];
   const struct sy_kernels *kernels;
@@ -150,6 +159,7 @@ sy_status sy_group_create_transport(const sy_group_desc *desc, const struct sy_b
 
 sy_status sy_group_create_local(const sy_group_desc *desc, sy_group **group_out) {
   struct sy_transport *transport;
+  SY_TRY(sy_group_check_host(desc, group_out));
   SY_TRY(sy_transport_create_local(&sy_arena_host, &transport));
   const sy_status status = sy_group_create_transport(desc, NULL, transport, group_out);
   if (status != SY_OK) {
@@ -213,7 +223,7 @@ sy_status sy_group_lost(sy_group *group, sy_status status, const char *what) {
 }
 
 void sy_group_abort(sy_group *group) {
-  if (!group->dead) {
+  if (group != NULL && !group->dead) {
     group->dead = true;
     sy_step_end(group);
     sy_group_fail(group, SY_ERR_PEER, "rank %d: the group is dead: sy_group_abort was called",

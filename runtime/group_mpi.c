@@ -168,7 +168,7 @@ static sy_status create_agreed(struct sy_transport *t, const sy_group_desc *desc
 sy_status sy_group_create_mpi(MPI_Comm comm, const sy_group_desc *desc, sy_group **group_out) {
   const sy_group_desc defaults = SY_GROUP_DESC_INIT;
   SY_TRY(check_comm(comm));
-  const sy_status own = desc == NULL ? SY_OK : sy_group_check_desc(desc);
+  const sy_status own = sy_group_check_host(desc, group_out);
   desc = desc == NULL || own != SY_OK ? &defaults : desc;
   const int64_t deadline_ns = sy_clock_ns() + (int64_t)desc->load_timeout_ms * 1000000;
   struct sy_transport *t = NULL;

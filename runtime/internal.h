@@ -165,6 +165,9 @@ sy_status sy_exchange_judge(sy_group *group, enum sy_direction direction);
 
 SY_API sy_status sy_group_check_desc(const sy_group_desc *desc);
 
+/* All that one rank can get wrong in creating a group of hosts: its arguments, and its environment. */
+SY_API sy_status sy_group_check_host(const sy_group_desc *desc, sy_group *const *group_out);
+
 /* A group over a transport, which it owns from success on. backend NULL: the CPU's best, or what
  * SWITCHYARD_CPU_LEVEL names. */
 SY_API sy_status sy_group_create_transport(const sy_group_desc *desc,

@@ -108,6 +108,9 @@ sy_status sy_layer_create(sy_group *group, const sy_shape *shape, sy_layer **lay
   if (group == NULL) {
     return sy_fail(SY_ERR_ARGUMENT, "group is NULL");
   }
+  if (layer_out == NULL) {
+    return sy_group_fail(group, SY_ERR_ARGUMENT, "layer_out is NULL");
+  }
   sy_layer *layer = sy_alloc(sizeof *layer);
   if (layer == NULL) {
     return sy_group_fail(group, SY_ERR_MEMORY, "%zu bytes for a layer cannot be allocated",

@@ -223,6 +223,9 @@ static sy_status build(struct sy_plan *plan) {
 }
 
 sy_status sy_plan_create(const sy_plan_desc *desc, sy_plan **plan_out) {
+  if (plan_out == NULL) {
+    return sy_fail(SY_ERR_ARGUMENT, "plan_out is NULL");
+  }
   SY_TRY(check_desc(desc));
   struct sy_plan *plan = sy_alloc(sizeof *plan);
   if (plan == NULL) {

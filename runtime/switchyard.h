@@ -240,7 +240,7 @@ SY_API sy_status sy_group_wait(sy_group *group, void *stream, int32_t timeout_ms
 SY_API sy_status sy_group_poll(sy_group *group);
 
 /* sy_group_abort: declares the group dead: every later call on it returns SY_ERR_PEER. Peers find
- * out by their timeout. Does not communicate.
+ * out by their timeout. Does not communicate. NULL is legal.
  *   shapes: none. memory: host. units: none. ownership: none. order: none.
  *   scope: local. threads: serial per group. errors: none. */
 SY_API void sy_group_abort(sy_group *group);

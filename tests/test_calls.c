@@ -105,6 +105,22 @@ TEST(calls_without_their_arguments_are_refused) {
   subject_close(&s);
 }
 
+TEST(outputs_and_handles_of_null_are_refused) {
+  const sy_shape shape = spoil_shape();
+  sy_plan_desc desc = SY_PLAN_DESC_INIT;
+  desc.shape = &shape;
+  desc.max_tokens = 1;
+  sy_group *group = local_group(1);
+  CHECK_FAILS(sy_group_create_local(NULL, NULL), NULL, SY_ERR_ARGUMENT, "group_out is NULL");
+  CHECK_FAILS(sy_layer_create(group, &shape, NULL), group, SY_ERR_ARGUMENT, "layer_out is NULL");
+  CHECK_FAILS(sy_plan_create(&desc, NULL), NULL, SY_ERR_ARGUMENT, "plan_out is NULL");
+  CHECK_FAILS(sy_group_poll(NULL), NULL, SY_ERR_ARGUMENT, "group is NULL");
+  CHECK_FAILS(sy_group_wait(NULL, NULL, 1), NULL, SY_ERR_ARGUMENT, "group is NULL");
+  sy_group_abort(NULL);
+  CHECK_OK(sy_group_poll(group));
+  sy_group_destroy(group);
+}
+
 /* The sentence is the bytes that do: with exactly them it works. */
 TEST(scratch_of_exactly_the_plans_size_does) {
   for (int strategy = SY_STRATEGY_EXACT; strategy <= SY_STRATEGY_GATHER; ++strategy) {
