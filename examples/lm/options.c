@@ -46,6 +46,8 @@ static const char *const help[] = {
     "                       (default: from the plan's memory budget)\n"
     "  --chunk-rows N       received rows that are computed together, 1 to 2147483647\n"
     "                       (default: from the plan's memory budget)\n"
+    "  --device WHICH       cpu, cuda or auto: what the experts run on; auto is cuda where every\n"
+    "                       rank has a GPU for itself (default: auto)\n"
     "  --threads N          CPU threads of a rank, 1 to 1024 (default: OMP_NUM_THREADS, or its\n"
     "                       share of the cores)\n"
     "  --timeout SECONDS    how long to wait for another rank, 1 to 86400 (default: 30)\n"
@@ -74,6 +76,8 @@ static const struct choice quants[] = {
 static const struct choice combines[] = {
     {"per_rank", SY_COMBINE_PER_RANK}, {"per_slot", SY_COMBINE_PER_SLOT}, {NULL, 0}};
 static const struct choice returns[] = {{"bf16", SY_DTYPE_BF16}, {"f32", SY_DTYPE_F32}, {NULL, 0}};
+static const struct choice devices[] = {
+    {"auto", LM_DEVICE_AUTO}, {"cpu", LM_DEVICE_CPU}, {"cuda", LM_DEVICE_CUDA}, {NULL, 0}};
 static const struct choice strategies[] = {{"auto", SY_STRATEGY_AUTO},
                                            {"exact", SY_STRATEGY_EXACT},
                                            {"fixed", SY_STRATEGY_FIXED},
@@ -93,6 +97,7 @@ enum flag {
   FLAG_COMBINE,
   FLAG_RETURN,
   FLAG_STRATEGY,
+  FLAG_DEVICE,
   FLAG_WAVE_TOKENS,
   FLAG_CHUNK_ROWS,
   FLAG_THREADS,
@@ -115,6 +120,7 @@ static const struct option long_options[] = {
     {"combine", required_argument, NULL, FLAG_COMBINE},
     {"return", required_argument, NULL, FLAG_RETURN},
     {"strategy", required_argument, NULL, FLAG_STRATEGY},
+    {"device", required_argument, NULL, FLAG_DEVICE},
     {"wave-tokens", required_argument, NULL, FLAG_WAVE_TOKENS},
     {"chunk-rows", required_argument, NULL, FLAG_CHUNK_ROWS},
     {"threads", required_argument, NULL, FLAG_THREADS},
@@ -250,6 +256,10 @@ static enum lm_exit take_choice(struct lm_team *team, struct lm_options *options
     code = parse_choice(team, flag, text, returns, &value);
     options->return_dtype = (sy_dtype)value;
     return code;
+  case FLAG_DEVICE:
+    code = parse_choice(team, flag, text, devices, &value);
+    options->device = (enum lm_device)value;
+    return code;
   default:
     code = parse_choice(team, flag, text, strategies, &value);
     options->strategy = (sy_strategy)value;
@@ -285,6 +295,7 @@ static enum lm_exit take_flag(struct lm_team *team, struct lm_options *options, 
   case FLAG_COMBINE:
   case FLAG_RETURN:
   case FLAG_STRATEGY:
+  case FLAG_DEVICE:
     return take_choice(team, options, flag, text);
   case FLAG_JSON:
     options->json = true;
@@ -418,7 +429,7 @@ uint32_t lm_options_hash(const struct lm_options *options) {
                              (int64_t)options->combine,  (int64_t)options->return_dtype,
                              (int64_t)options->strategy, options->wave_tokens,
                              options->max_tokens,        (int64_t)options->seed,
-                             options->max_windows};
+                             options->max_windows,       (int64_t)options->device};
   const double reals[] = {options->temperature, options->top_p};
   uint32_t hash = lm_hash(LM_HASH_SEED, numbers, sizeof numbers);
   hash = lm_hash(hash, reals, sizeof reals);

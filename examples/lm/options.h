@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <switchyard.h>
 
+#include "device.h"
 #include "team.h"
 
 enum lm_command { LM_GENERATE = 1, LM_SCORE = 2, LM_HELP = 4, LM_VERSION = 8 };
@@ -21,6 +22,7 @@ struct lm_options {
   sy_combine combine;
   sy_dtype return_dtype;
   sy_strategy strategy;
+  enum lm_device device;
   int64_t wave_tokens; /* 0: from the plan's budget */
   int64_t chunk_rows;  /* 0: from the plan's budget */
   int32_t threads;     /* 0: this rank's share of the cores */

@@ -173,6 +173,25 @@ enum lm_exit lm_team_gather(struct lm_team *team, const void *mine, size_t bytes
   return gather(team, mine, bytes, all, team->timeout_ms);
 }
 
+enum lm_exit lm_team_all(struct lm_team *team, bool mine, bool *all_out) {
+  bool *each = calloc((size_t)team->world, sizeof *each);
+  if (each == NULL) {
+    team->dead = true; /* the peers wait for what this rank cannot say */
+    return lm_fail(team, LM_OTHER, "out of memory for %d ranks", team->world);
+  }
+  enum lm_exit code = gather(team, &mine, sizeof mine, each, LM_LOAD_TIMEOUT_MS);
+  bool all = true;
+  for (int32_t peer = 0; code == LM_OK && team->rank == 0 && peer < team->world; ++peer) {
+    all = all && each[peer];
+  }
+  free(each);
+  if (code == LM_OK) {
+    code = broadcast(team, &all, sizeof all, LM_LOAD_TIMEOUT_MS);
+  }
+  *all_out = all;
+  return code;
+}
+
 struct verdict {
   int32_t code;
   uint32_t text_hash;   /* tells equal sentences */

@@ -69,6 +69,9 @@ enum lm_exit lm_team_agree_on(struct lm_team *team, enum lm_exit mine, uint32_t 
  * touched). Collective. */
 enum lm_exit lm_team_gather(struct lm_team *team, const void *mine, size_t bytes, void *all);
 
+/* Whether it is so on every rank. Collective. */
+enum lm_exit lm_team_all(struct lm_team *team, bool mine, bool *all_out);
+
 /* FNV-1a, 32 bits. */
 #define LM_HASH_SEED UINT32_C(2166136261)
 uint32_t lm_hash(uint32_t hash, const void *data, size_t bytes);
