@@ -20,11 +20,12 @@ static const struct option_spec specs[] = {
 };
 
 static const struct option_page page = {
-    .about = "Shows the library's version, the backends built in and what is in use of them, and "
-             "what this process may use of its host. Under mpirun also where the ranks are and "
-             "which cores each may use. SWITCHYARD_CPU_LEVEL in the environment chooses another "
-             "instruction level than the best; SWITCHYARD_BIND=none leaves the ranks where the "
-             "system puts them.",
+    .about =
+        "Shows the library's version, the backends built in and what is in use of them, what "
+        "this process may use of its host, and its GPUs. Under mpirun also where the ranks are and "
+        "which cores each may use. SWITCHYARD_CPU_LEVEL in the environment chooses another "
+        "instruction level than the best; SWITCHYARD_BIND=none leaves the ranks where the "
+        "system puts them.",
     .examples = "  switchyard info\n"
                 "  switchyard info --json\n"
                 "  mpirun -n 4 switchyard info\n",
@@ -55,11 +56,14 @@ static int count_hosts(const struct rank_facts *ranks, int world) {
 }
 
 static int print(struct session *session, const struct rank_facts *ranks, bool json) {
+  struct gpus gpus;
+  gpus_discover(&gpus);
   const struct info_sheet sheet = {
       .world = session->world,
       .ranks = ranks,
       .num_hosts = count_hosts(ranks, session->world),
       .mpi_library = peers_library(),
+      .gpus = &gpus,
   };
   if (!json) {
     info_print_text(&sheet);

@@ -3,6 +3,7 @@
 #define LAUNCH_INFO_H
 
 #include "launch/bind.h"
+#include "launch/gpus.h"
 #include "launch/host.h"
 
 /* One rank's part. Sent between ranks as it is: plain values only. */
@@ -17,6 +18,7 @@ struct info_sheet {
   const struct rank_facts *ranks; /* [world] */
   int num_hosts;
   const char *mpi_library; /* NULL: built without MPI */
+  const struct gpus *gpus; /* of rank 0's host */
 };
 
 void info_print_text(const struct info_sheet *sheet);
