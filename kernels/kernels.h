@@ -49,6 +49,7 @@ struct sy_stage_env {
   const int32_t *expert_rank;  /* [num_experts] */
   const int32_t *expert_local; /* [num_experts] */
   int32_t num_threads;
+  bool fp4_by_bf16; /* GPU: not by block-scaled matrix instructions, though it has them */
   void *stream;
 };
 

@@ -1,8 +1,10 @@
 /* GPUs, and groups on them. */
 #include "runtime/switchyard_nccl.h"
 
+#include <stdlib.h>
 #include <string.h>
 
+#include "kernels/cuda/architecture.h"
 #include "kernels/cuda/cuda.h"
 #include "runtime/internal.h"
 
@@ -65,8 +67,32 @@ sy_status sy_gpu_can_access_peer(int32_t device, int32_t peer, int32_t *can_out)
 
 /* ---- Groups ---- */
 
+/* The kernels for the current GPU. SWITCHYARD_GPU_MMA is "bf16": without block-scaled matrix
+ * instructions, where there are some. */
+static sy_status choose_kernels(const char *call, int32_t device, const sy_gpu_info *info,
+                                const struct sy_kernels **kernels_out) {
+  static const char variable[] = "SWITCHYARD_GPU_MMA";
+  const char *wanted = getenv(variable);
+  const bool by_bf16 = wanted != NULL && strcmp(wanted, "bf16") == 0;
+  if (wanted != NULL && !by_bf16 && strcmp(wanted, "native") != 0) {
+    return sy_fail(SY_ERR_ARGUMENT, "%s is '%s'; allowed: native, bf16", variable, wanted);
+  }
+  *kernels_out = by_bf16 ? sy_kernels_cuda_by_bf16() : sy_kernels_cuda();
+  if (by_bf16 || !sy_cuda_has_block_scaling(info->compute_major)) {
+    return SY_OK;
+  }
+  char text[200];
+  const sy_status status = sy_cuda_self_test(text, sizeof text);
+  return status == SY_OK ? SY_OK
+                         : sy_fail(status,
+                                   "%s: GPU %d (%s) fails the self-test of its block-scaled matrix "
+                                   "instruction: %s; %s=bf16 does without",
+                                   call, (int)device, info->name, text, variable);
+}
+
 /* Makes the GPU that desc asks for the thread's current one, if there are kernels for it that work. */
-static sy_status choose_device(const char *call, sy_group_desc *desc) {
+static sy_status choose_device(const char *call, sy_group_desc *desc,
+                               const struct sy_kernels **kernels_out) {
   if (desc->device == -1 && sy_cuda_current_gpu(&desc->device) != SY_OK) {
     return device_failed(call);
   }
@@ -77,7 +103,10 @@ static sy_status choose_device(const char *call, sy_group_desc *desc) {
     return sy_fail(SY_ERR_UNSUPPORTED, "%s: GPU %d (%s) has no kernels: %s", call,
                    (int)desc->device, info.name, info.kernels);
   }
-  return sy_device_cuda()->use(desc->device) == SY_OK ? SY_OK : device_failed(call);
+  if (sy_device_cuda()->use(desc->device) != SY_OK) {
+    return device_failed(call);
+  }
+  return choose_kernels(call, desc->device, &info, kernels_out);
 }
 
 static void *arena_alloc(size_t bytes) { return sy_device_cuda()->alloc(bytes); }
@@ -88,11 +117,11 @@ static const struct sy_arena_memory gpu_arenas = {
     .kind = SY_MEMORY_DEVICE, .alloc = arena_alloc, .free = arena_free};
 
 sy_status sy_group_create_gpu(const sy_group_desc *desc, sy_group **group_out) {
-  const struct sy_backend backend = {sy_kernels_cuda(), sy_device_cuda()};
+  struct sy_backend backend = {.device = sy_device_cuda()};
   const sy_group_desc defaults = SY_GROUP_DESC_INIT;
   SY_TRY(desc == NULL ? SY_OK : sy_group_check_desc(desc));
   sy_group_desc chosen = desc == NULL ? defaults : *desc;
-  SY_TRY(choose_device("sy_group_create_gpu", &chosen));
+  SY_TRY(choose_device("sy_group_create_gpu", &chosen, &backend.kernels));
   struct sy_transport *transport;
   SY_TRY(sy_transport_create_local(&gpu_arenas, &transport));
   const sy_status status = sy_group_create_transport(&chosen, &backend, transport, group_out);

@@ -217,20 +217,30 @@ static bool is_available(void) {
   return sy_cuda_count_gpus(&count) == SY_OK && count > 0;
 }
 
+static sy_status experts_by_bf16(const struct sy_stage_env *env,
+                                 const struct sy_experts_args *args) {
+  struct sy_stage_env dequantising = *env;
+  dequantising.fp4_by_bf16 = true;
+  return sy_cuda_experts(&dequantising, args);
+}
+
+#define SY_CUDA_KERNELS(name_, description_, experts_)                                             \
+  {                                                                                                \
+    .name = (name_), .description = (description_), .is_available = is_available,                  \
+    .expert_bytes = expert_bytes, .load_expert = load_expert,                                      \
+    .check_ids = sy_cpu_check_ids /* of host tensors */, .route = sy_cuda_route,                   \
+    .pack = sy_cuda_pack, .group = sy_cuda_group, .experts = (experts_), .reduce = sy_cuda_reduce, \
+    .combine = sy_cuda_combine,                                                                    \
+  }
+
 const struct sy_kernels *sy_kernels_cuda(void) {
-  static const struct sy_kernels table = {
-      .name = "cuda",
-      .description = "tiles of 16 weight rows by 8 routed rows",
-      .is_available = is_available,
-      .expert_bytes = expert_bytes,
-      .load_expert = load_expert,
-      .check_ids = sy_cpu_check_ids, /* of host tensors */
-      .route = sy_cuda_route,
-      .pack = sy_cuda_pack,
-      .group = sy_cuda_group,
-      .experts = sy_cuda_experts,
-      .reduce = sy_cuda_reduce,
-      .combine = sy_cuda_combine,
-  };
+  static const struct sy_kernels table =
+      SY_CUDA_KERNELS("cuda", "tiles of 16 weight rows by 8 routed rows", sy_cuda_experts);
+  return &table;
+}
+
+const struct sy_kernels *sy_kernels_cuda_by_bf16(void) {
+  static const struct sy_kernels table =
+      SY_CUDA_KERNELS("cuda by bf16", "the same, FP4 dequantised", experts_by_bf16);
   return &table;
 }

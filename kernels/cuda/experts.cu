@@ -111,8 +111,9 @@ SY_DEVICE uint32_t load_a_scales(const unsigned char *record) {
 /* ---- One tile times 8 columns ---- */
 
 /* d += A B over k in [begin, end) of a contraction of `length`; begin is a multiple of 64. */
-SY_DEVICE void multiply_w4a4(float (&d)[4], const unsigned char *tile, const struct column &b,
-                             int64_t begin, int64_t end, int64_t length) {
+SY_DEVICE void multiply_w4a4(const struct sy_stage_env &env, float (&d)[4],
+                             const unsigned char *tile, const struct column &b, int64_t begin,
+                             int64_t end, int64_t length) {
   const int64_t p = sy_lane() % 4;
   for (int64_t k = begin; k < end; k += SY_CUDA_FP4_STEP) {
     const unsigned char *record = tile + k / SY_CUDA_FP4_STEP * SY_CUDA_FP4_RECORD;
@@ -120,7 +121,13 @@ SY_DEVICE void multiply_w4a4(float (&d)[4], const unsigned char *tile, const str
     load_a(record, a);
     const uint32_t codes[2] = {load_word(b.data, k / 2 + 4 * p, length / 2),
                                load_word(b.data, k / 2 + 16 + 4 * p, length / 2)};
-    sy_mma_nvfp4<0, 0>(d, a, codes, load_a_scales(record), load_scales(b.scales, k, length));
+    const uint32_t scale_a = load_a_scales(record);
+    const uint32_t scale_b = load_scales(b.scales, k, length);
+    if (env.fp4_by_bf16) {
+      sy_mma_nvfp4_by_bf16<0, 0>(d, a, codes, scale_a, scale_b);
+    } else {
+      sy_mma_nvfp4<0, 0>(d, a, codes, scale_a, scale_b);
+    }
   }
 }
 
@@ -167,15 +174,15 @@ SY_DEVICE void multiply_bf16(float (&d)[4], const unsigned char *tile, const str
 }
 
 /* d = A B over a whole contraction. */
-SY_DEVICE void multiply(sy_mode mode, float (&d)[4], const unsigned char *tile,
+SY_DEVICE void multiply(const struct sy_stage_env &env, float (&d)[4], const unsigned char *tile,
                         const struct column &b, int64_t length) {
   SY_UNROLL
   for (int i = 0; i < 4; ++i) {
     d[i] = 0.0f;
   }
-  if (mode == SY_MODE_W4A4) {
-    multiply_w4a4(d, tile, b, 0, length, length);
-  } else if (mode == SY_MODE_W4A16) {
+  if (env.mode == SY_MODE_W4A4) {
+    multiply_w4a4(env, d, tile, b, 0, length, length);
+  } else if (env.mode == SY_MODE_W4A16) {
     multiply_w4a16(d, tile, b, length);
   } else {
     multiply_bf16(d, tile, b, length);
@@ -245,7 +252,7 @@ SY_DEVICE void compute_fc1(const struct sy_stage_env &env, const struct sy_exper
         group.expert + sizes.layout.fc1 +
         static_cast<size_t>((column + c) / width) * sizes.layout.fc1_tile_bytes;
     float d[4];
-    multiply(env.mode, d, tile, b, env.hidden);
+    multiply(env, d, tile, b, env.hidden);
     SY_UNROLL
     for (int32_t i = 0; i < 2; ++i) {
       if (width == 8) { /* d[i] is the gate, d[i + 2] the up of one element */
@@ -364,7 +371,7 @@ SY_DEVICE void multiply_slices(float (&total)[4], const struct sy_stage_env &env
   for (int64_t s = 0; s < sizes.slices; ++s) {
     const int64_t end = (s + 1) * SLICE < env.intermediate ? (s + 1) * SLICE : env.intermediate;
     float d[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    multiply_w4a4(d, tile, b, s * SLICE, end, env.intermediate);
+    multiply_w4a4(env, d, tile, b, s * SLICE, end, env.intermediate);
     SY_UNROLL
     for (int32_t i = 0; i < 4; ++i) {
       const int32_t r = 2 * p + i % 2;
@@ -395,7 +402,7 @@ SY_KERNEL void fc2(struct sy_stage_env env, struct sy_experts_args args, struct 
       if (env.mode == SY_MODE_W4A4) {
         multiply_slices(d, env, args, sizes, group, tile, b);
       } else {
-        multiply(env.mode, d, tile, b, env.intermediate);
+        multiply(env, d, tile, b, env.intermediate);
       }
       SY_UNROLL
       for (int32_t i = 0; i < 4; ++i) {

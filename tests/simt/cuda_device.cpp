@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "tests/simt/stream.hpp"
+#include "tests/simt/tensor_core.hpp"
 
 namespace simt {
 
@@ -124,6 +125,8 @@ bool simt_set_devices(const char *names) {
   machine() = fresh;
   return true;
 }
+
+void simt_swap_scales(bool swaps) { swaps_scales = swaps; }
 
 cudaError_t cudaDriverGetVersion(int *version) {
   *version = machine().has_driver ? CUDART_VERSION : 0;

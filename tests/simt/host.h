@@ -35,6 +35,9 @@ size_t simt_num_alive(void);
  * "no driver". At first it is what SY_SIMT_DEVICES says, or one sm120. False: an unknown name. */
 bool simt_set_devices(const char *names);
 
+/* Whether block-scaled matrix instructions take B's scales from the wrong half of their word. */
+void simt_swap_scales(bool swaps);
+
 /* Allocations fail once so many have succeeded from now on; SIZE_MAX: never. */
 void simt_fail_allocations_after(size_t count);
 

@@ -309,8 +309,13 @@ void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Sit
   meet(ALL_LANES, "mma_bf16", true, site, &mine, multiply_bf16);
 }
 
+bool swaps_scales = false;
+
 void mma_nvfp4(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], uint32_t scale_a,
                uint32_t scale_b, ScaleSelector selector, Site site) {
+  if (swaps_scales) {
+    scale_b = scale_b << 16 | scale_b >> 16;
+  }
   Operands mine = {d, a, b, scale_a, scale_b, selector, site};
   meet(ALL_LANES, "mma_nvfp4", true, site, &mine, multiply_fp4<scale_of_ue4m3, 4>);
 }

@@ -20,6 +20,9 @@ struct ScaleSelector {
 
 void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Site site);
 
+/* A GPU whose block-scaled instruction takes B's scales from the wrong half of their word. */
+extern bool swaps_scales;
+
 void mma_nvfp4(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], uint32_t scale_a,
                uint32_t scale_b, ScaleSelector selector, Site site);
 
