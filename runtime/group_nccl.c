@@ -119,6 +119,9 @@ static const struct sy_arena_memory gpu_arenas = {
 sy_status sy_group_create_gpu(const sy_group_desc *desc, sy_group **group_out) {
   struct sy_backend backend = {.device = sy_device_cuda()};
   const sy_group_desc defaults = SY_GROUP_DESC_INIT;
+  if (group_out == NULL) {
+    return sy_fail(SY_ERR_ARGUMENT, "group_out is NULL");
+  }
   SY_TRY(desc == NULL ? SY_OK : sy_group_check_desc(desc));
   sy_group_desc chosen = desc == NULL ? defaults : *desc;
   SY_TRY(choose_device("sy_group_create_gpu", &chosen, &backend.kernels));
