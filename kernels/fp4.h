@@ -45,6 +45,15 @@ SY_FP4_FN int sy_is_finite(float x) { return (sy_bits_of_f32(x) & 0x7F800000u) !
 
 SY_FP4_FN float sy_bf16_to_f32(uint16_t x) { return sy_f32_of_bits((uint32_t)x << 16); }
 
+/* Exact; 2^-14 and below are subnormal. Infinity and NaN stay. */
+SY_FP4_FN float sy_f16_to_f32(uint16_t x) {
+  const uint32_t magnitude = x & 0x7FFFu;
+  const uint32_t sign = (uint32_t)(x & 0x8000u) << 16;
+  const float value = magnitude >= 0x7C00u ? sy_f32_of_bits((magnitude << 13) + 0x70000000u)
+                                           : sy_f32_of_bits(magnitude << 13) * 0x1p112f;
+  return sy_f32_of_bits(sy_bits_of_f32(value) | sign);
+}
+
 /* Round to nearest even; every NaN becomes the one quiet NaN, since payloads differ by machine. */
 SY_FP4_FN uint16_t sy_f32_to_bf16(float x) {
   const uint32_t bits = sy_bits_of_f32(x);

@@ -169,12 +169,15 @@ struct sy_combine_args {
   bool accumulate;
 };
 
-/* A value of an expert's weights that cannot be loaded. */
+/* A value, or a block scale, of an expert's weights that cannot be loaded. */
 struct sy_bad_weight {
   const char *projection;
   int64_t row, column;
   float value;
+  int32_t scale_code; /* -1: it is a value */
 };
+
+struct sy_source; /* kernels/source.h */
 
 struct sy_kernels {
   const char *name;        /* as SWITCHYARD_CPU_LEVEL names it */
@@ -183,8 +186,9 @@ struct sy_kernels {
 
   /* Prepacked bytes of one expert: a multiple of 64. */
   size_t (*expert_bytes)(const struct sy_stage_env *env);
-  /* Quantises and prepacks; ARGUMENT with *bad when a value is not finite. */
-  sy_status (*load_expert)(const struct sy_stage_env *env, const sy_expert_weights *weights,
+  /* Quantises and prepacks; ARGUMENT with *bad when a value or a scale is not finite, any other
+   * failure is the source's. Several experts may load at once. */
+  sy_status (*load_expert)(const struct sy_stage_env *env, const struct sy_source *source,
                            unsigned char *expert, struct sy_bad_weight *bad);
 
   /* Looks at all T tokens of a call before anything is sent; ROUTING and the first bad id. */

@@ -184,6 +184,14 @@ size_t sy_group_name_ranks(const sy_group *group, bool (*is_named)(const sy_grou
 /* The group is dead; status is PEER, TRANSPORT or DEVICE. Names the ranks not heard from. */
 sy_status sy_group_lost(sy_group *group, sy_status status, const char *what);
 
+/* Quantises and prepacks a local expert, 0 <= local_expert < E_local. Errors are the thread's. */
+struct sy_source;
+sy_status sy_layer_load_source(sy_layer *layer, int32_t local_expert,
+                               const struct sy_source *source);
+
+/* UNSUPPORTED unless the layer takes weights that are FP4 of this format already. */
+sy_status sy_layer_check_format(const sy_layer *layer, sy_format format);
+
 /* For runtime/checkpoint: the layer's shape, and the group's progress callback. */
 const sy_shape *sy_layer_shape(const sy_layer *layer);
 void sy_layer_report_progress(sy_layer *layer, const char *what, uint64_t done_bytes,

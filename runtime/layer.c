@@ -153,59 +153,54 @@ void sy_layer_destroy(sy_layer *layer) {
   }
 }
 
-/* Exactly the pointers that the shape asks for. */
-static sy_status check_weights(const sy_layer *layer, const sy_expert_weights *weights) {
-  const bool gated = layer->env.activation != SY_ACTIVATION_RELU2;
-  const bool bias = layer->env.has_bias;
-  const struct {
-    const char *name;
-    const void *pointer;
-    bool wanted;
-  } fields[] = {
-      {"gate", weights->gate, gated},      {"up", weights->up, true},
-      {"down", weights->down, true},       {"gate_bias", weights->gate_bias, bias && gated},
-      {"up_bias", weights->up_bias, bias}, {"down_bias", weights->down_bias, bias}};
-  for (size_t i = 0; i < sizeof fields / sizeof fields[0]; ++i) {
-    if ((fields[i].pointer != NULL) != fields[i].wanted) {
-      return sy_fail(SY_ERR_ARGUMENT, "weights.%s is %sNULL, but the layer's shape wants it %s",
-                     fields[i].name, fields[i].pointer == NULL ? "" : "not ",
-                     fields[i].wanted ? "given" : "left out");
-    }
+sy_status sy_layer_check_format(const sy_layer *layer, sy_format format) {
+  static const char *const names[] = {"NVFP4", "MXFP4"};
+  if (layer->env.mode == SY_MODE_BF16) {
+    return sy_fail(SY_ERR_UNSUPPORTED,
+                   "the weights are %s already, the layer's mode is bf16; allowed: w4a4, w4a16",
+                   names[format]);
   }
-  if (weights->dtype != SY_DTYPE_BF16 && weights->dtype != SY_DTYPE_F32) {
-    return sy_fail(SY_ERR_ARGUMENT, "weights.dtype is %d; allowed: 0 (bf16), 1 (f32)",
-                   (int)weights->dtype);
+  if (layer->env.format != format) {
+    return sy_fail(SY_ERR_UNSUPPORTED,
+                   "the weights are %s already, the layer's format is %s: they are taken code for "
+                   "code, never quantised again",
+                   names[format], names[layer->env.format]);
   }
   return SY_OK;
 }
 
-static sy_status load(sy_layer *layer, int32_t local_expert, const sy_expert_weights *weights,
+/* A failure of the source's own has its sentence from there. */
+static sy_status load(sy_layer *layer, int32_t local_expert, const struct sy_source *source,
                       unsigned char *expert) {
   struct sy_bad_weight bad = {.projection = NULL};
-  const sy_status status = layer->group->kernels->load_expert(&layer->env, weights, expert, &bad);
+  const int global_expert = (int)layer->global_expert[local_expert];
+  const sy_status status = layer->group->kernels->load_expert(&layer->env, source, expert, &bad);
   if (status != SY_ERR_ARGUMENT) {
-    return status == SY_OK
-               ? SY_OK
-               : sy_fail(status, "expert %d: %s", (int)layer->global_expert[local_expert],
-                         sy_status_text(status));
+    return status;
+  }
+  if (bad.scale_code >= 0) {
+    return sy_fail(status,
+                   "expert %d: the block scale of %s[%lld, %lld..] is code 0x%02x; scales must be "
+                   "finite and without sign",
+                   global_expert, bad.projection, (long long)bad.row, (long long)bad.column,
+                   (unsigned)bad.scale_code);
   }
   return sy_fail(
       status,
       "expert %d: %s[%lld, %lld] is %g; weights must be finite, and in mode bf16 at most 3.39e38",
-      (int)layer->global_expert[local_expert], bad.projection, (long long)bad.row,
-      (long long)bad.column, (double)bad.value);
+      global_expert, bad.projection, (long long)bad.row, (long long)bad.column, (double)bad.value);
 }
 
 /* Prepacked on the host, then taken to the GPU. */
 static sy_status load_through_host(sy_layer *layer, int32_t local_expert,
-                                   const sy_expert_weights *weights, unsigned char *expert) {
+                                   const struct sy_source *source, unsigned char *expert) {
   const sy_group *group = layer->group;
   unsigned char *staged = sy_alloc(layer->expert_bytes);
   if (staged == NULL) {
     return sy_fail(SY_ERR_MEMORY, "%zu bytes to stage an expert cannot be allocated",
                    layer->expert_bytes);
   }
-  sy_status status = load(layer, local_expert, weights, staged);
+  sy_status status = load(layer, local_expert, source, staged);
   if (status == SY_OK && (group->device->use(group->desc.device) != SY_OK ||
                           group->device->upload(expert, staged, layer->expert_bytes) != SY_OK)) {
     status = sy_fail(SY_ERR_DEVICE, "expert %d: %s", (int)layer->global_expert[local_expert],
@@ -215,22 +210,12 @@ static sy_status load_through_host(sy_layer *layer, int32_t local_expert,
   return status;
 }
 
-/* Errors are the thread's (sy_last_error(NULL)): experts may load concurrently. */
-sy_status sy_layer_load_expert(sy_layer *layer, int32_t local_expert,
-                               const sy_expert_weights *weights) {
-  if (layer == NULL || !SY_DESC_OK(weights)) {
-    return sy_fail(SY_ERR_ARGUMENT,
-                   "layer is NULL, or weights not initialised with SY_EXPERT_WEIGHTS_INIT");
-  }
-  if (local_expert < 0 || local_expert >= layer->env.local_experts) {
-    return sy_fail(SY_ERR_ARGUMENT, "local expert is %d; rank %d owns %d experts",
-                   (int)local_expert, (int)layer->env.rank, (int)layer->env.local_experts);
-  }
-  SY_TRY(check_weights(layer, weights));
-  layer->loaded[local_expert] = 0;
+sy_status sy_layer_load_source(sy_layer *layer, int32_t local_expert,
+                               const struct sy_source *source) {
   unsigned char *expert = layer->weights + (size_t)local_expert * layer->expert_bytes;
-  SY_TRY(layer->group->device != NULL ? load_through_host(layer, local_expert, weights, expert)
-                                      : load(layer, local_expert, weights, expert));
+  layer->loaded[local_expert] = 0;
+  SY_TRY(layer->group->device != NULL ? load_through_host(layer, local_expert, source, expert)
+                                      : load(layer, local_expert, source, expert));
   layer->loaded[local_expert] = 1;
   return SY_OK;
 }

@@ -120,7 +120,15 @@ typedef enum sy_activation {
   SY_ACTIVATION_RELU2 = 3,          /* max(up, 0)^2; there is no gate */
 } sy_activation;
 
-typedef enum sy_dtype { SY_DTYPE_BF16 = 0, SY_DTYPE_F32 = 1 } sy_dtype;
+/* Return rows and outputs are BF16 or F32; weights are any of these. */
+typedef enum sy_dtype {
+  SY_DTYPE_BF16 = 0,
+  SY_DTYPE_F32 = 1,
+  SY_DTYPE_F16 = 2,
+  SY_DTYPE_F8_E4M3 = 3, /* with an f32 scale per 128 x 128 block */
+  SY_DTYPE_NVFP4 = 4,   /* quantised already, as SY_FORMAT_NVFP4 and SY_FORMAT_MXFP4 say */
+  SY_DTYPE_MXFP4 = 5,
+} sy_dtype;
 
 /* How a token's partial results meet again. */
 typedef enum sy_combine {
@@ -282,21 +290,29 @@ SY_API void sy_layer_destroy(sy_layer *layer);
 /* One expert's weights, row-major: gate and up [intermediate, hidden], down [hidden, intermediate];
  * gate is NULL for RELU2. Biases f32 [intermediate], [intermediate], [hidden], given exactly when
  * the shape says has_bias (gate_bias NULL for RELU2). Quantised at load as the mode asks: NVFP4
- * with the global scale amax / (6 * 448) of each projection. */
+ * with the global scale amax / (6 * 448) of each projection.
+ *
+ * dtype F8_E4M3: value = code * scale; scales f32 [ceil(rows / 128), ceil(columns / 128)].
+ * dtype NVFP4, MXFP4: quantised already, in the layer's format, and taken code for code: two codes a
+ * byte, the even column low; scales u8 [rows, columns / 16 or 32], UE4M3 or UE8M0; NVFP4: a global
+ * scale of each projection, finite and not negative, that multiplies. Modes w4a4 and w4a16 only. */
 typedef struct sy_expert_weights {
   size_t struct_size;
   sy_dtype dtype;
   const void *gate, *up, *down;
   const float *gate_bias, *up_bias, *down_bias;
+  const void *gate_scales, *up_scales, *down_scales; /* F8_E4M3, NVFP4, MXFP4; else NULL */
+  float gate_global, up_global, down_global;         /* NVFP4 */
 } sy_expert_weights;
 #define SY_EXPERT_WEIGHTS_INIT \
   { .struct_size = sizeof(sy_expert_weights) }
 
-/* sy_layer_load_expert: quantises and prepacks one local expert. Loading one twice replaces it.
- *   shapes: see sy_expert_weights. memory: host. units: none. ownership: weights are copied.
- *   order: none. scope: local. threads: different experts of one layer may load concurrently.
- *   errors: ARGUMENT (expert out of range, a pointer missing, a value not finite: names the
- *   projection, row and column). On failure the expert counts as not loaded. */
+/* sy_layer_load_expert: quantises and prepacks one local expert, with the group's threads. Loading
+ * one twice replaces it. shapes: see sy_expert_weights. memory: host. units: none. ownership:
+ *   weights are copied. order: none. scope: local. threads: different experts of one layer may load
+ *   concurrently. errors: ARGUMENT (expert out of range, a pointer missing, a value or scale not
+ *   finite: names the projection, row and column), UNSUPPORTED (FP4 weights of another format than
+ *   the layer's). On failure the expert counts as not loaded. */
 SY_API sy_status sy_layer_load_expert(sy_layer *layer, int32_t local_expert,
                                       const sy_expert_weights *weights);
 

@@ -76,10 +76,10 @@ __attribute__((constructor)) static void start(void) { at("start"); }
 static const struct sy_kernels *kernels;
 static const struct sy_transport_ops *ops;
 
-static sy_status load_expert(const struct sy_stage_env *env, const sy_expert_weights *weights,
+static sy_status load_expert(const struct sy_stage_env *env, const struct sy_source *source,
                              unsigned char *expert, struct sy_bad_weight *bad) {
   at("load");
-  return kernels->load_expert(env, weights, expert, bad);
+  return kernels->load_expert(env, source, expert, bad);
 }
 
 #define STAGE(stage)                                                                               \

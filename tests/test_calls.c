@@ -304,7 +304,11 @@ TEST(weights_that_do_not_fit_the_shape_are_refused) {
   WEIGHTS_REFUSED(weights.up = NULL, "weights.up is");
   WEIGHTS_REFUSED(weights.down = NULL, "weights.down is");
   WEIGHTS_REFUSED(weights.up_bias = bias, "weights.up_bias is not NULL", "left out");
-  WEIGHTS_REFUSED(weights.dtype = (sy_dtype)2, "weights.dtype is 2", "0 (bf16), 1 (f32)");
+  WEIGHTS_REFUSED(weights.dtype = (sy_dtype)6, "weights.dtype is 6", "0 to 5");
+  WEIGHTS_REFUSED(weights.up_scales = bias, "weights.up_scales is not NULL", "dtype f32",
+                  "left out");
+  WEIGHTS_REFUSED(weights.dtype = SY_DTYPE_F8_E4M3, "weights.gate_scales is NULL", "f8_e4m3",
+                  "given");
   WEIGHTS_REFUSED(weights.struct_size = 8, "SY_EXPERT_WEIGHTS_INIT");
   CHECK_FAILS(sy_layer_load_expert(layer, 8, &good), NULL, SY_ERR_ARGUMENT, "local expert is 8",
               "rank 0 owns 8");
@@ -326,6 +330,71 @@ TEST(weights_that_do_not_fit_the_shape_are_refused) {
   sy_group_destroy(group);
   fences_free(&memory);
   layer_case_free(&c);
+}
+
+/* FP4 weights fit one format and the modes that compute with it. */
+TEST(quantised_weights_that_do_not_fit_the_layer_are_refused) {
+  static const struct {
+    sy_dtype dtype;
+    sy_mode mode;
+    sy_format format;
+    sy_status status;
+    const char *parts[2];
+  } cases[] = {{SY_DTYPE_NVFP4, SY_MODE_W4A4, SY_FORMAT_NVFP4, SY_OK, {"", ""}},
+               {SY_DTYPE_MXFP4, SY_MODE_W4A16, SY_FORMAT_MXFP4, SY_OK, {"", ""}},
+               {SY_DTYPE_NVFP4,
+                SY_MODE_W4A4,
+                SY_FORMAT_MXFP4,
+                SY_ERR_UNSUPPORTED,
+                {"weights are NVFP4", "format is MXFP4"}},
+               {SY_DTYPE_MXFP4,
+                SY_MODE_W4A16,
+                SY_FORMAT_NVFP4,
+                SY_ERR_UNSUPPORTED,
+                {"weights are MXFP4", "never quantised again"}},
+               {SY_DTYPE_MXFP4,
+                SY_MODE_BF16,
+                SY_FORMAT_MXFP4,
+                SY_ERR_UNSUPPORTED,
+                {"weights are MXFP4", "mode is bf16; allowed: w4a4, w4a16"}}};
+  static const uint8_t zeros[32 * 32] = {0};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; ++i) {
+    sy_shape shape = small_shape(cases[i].mode, 32, 32, 1, 1);
+    shape.format = cases[i].format;
+    sy_group *group = local_group(1);
+    sy_layer *layer = NULL;
+    CHECK_OK(sy_layer_create(group, &shape, &layer));
+    sy_expert_weights weights = SY_EXPERT_WEIGHTS_INIT;
+    weights.dtype = cases[i].dtype;
+    weights.gate = weights.up = weights.down = zeros;
+    weights.gate_scales = weights.up_scales = weights.down_scales = zeros;
+    if (cases[i].status == SY_OK) {
+      CHECK_OK(sy_layer_load_expert(layer, 0, &weights));
+    } else {
+      CHECK_FAILS(sy_layer_load_expert(layer, 0, &weights), NULL, cases[i].status,
+                  cases[i].parts[0], cases[i].parts[1]);
+    }
+    sy_layer_destroy(layer);
+    sy_group_destroy(group);
+  }
+}
+
+TEST(global_scales_that_are_not_numbers_are_refused) {
+  static const uint8_t zeros[32 * 32] = {0};
+  const sy_shape shape = small_shape(SY_MODE_W4A4, 32, 32, 2, 1);
+  sy_group *group = local_group(1);
+  sy_layer *layer = NULL;
+  CHECK_OK(sy_layer_create(group, &shape, &layer));
+  sy_expert_weights good = SY_EXPERT_WEIGHTS_INIT;
+  good.dtype = SY_DTYPE_NVFP4;
+  good.gate = good.up = good.down = zeros;
+  good.gate_scales = good.up_scales = good.down_scales = zeros;
+  CHECK_OK(sy_layer_load_expert(layer, 0, &good));
+  WEIGHTS_REFUSED(weights.gate_global = NAN, "weights.gate_global is nan", "finite");
+  WEIGHTS_REFUSED(weights.up_global = INFINITY, "weights.up_global is inf", "finite");
+  WEIGHTS_REFUSED(weights.down_global = -1.0f, "weights.down_global is -1", "0 or more");
+  sy_layer_destroy(layer);
+  sy_group_destroy(group);
 }
 
 /* ---- Groups ---- */

@@ -93,6 +93,36 @@ static void all_kinds(const struct sy_kernels *kernels) {
 
 TEST(every_mode_activation_and_bias) { on_every_backend(all_kinds); }
 
+/* FP4 weights are taken code for code: the oracle takes them at their word. Sizes beyond a block of
+ * 128, and, in one kind for each dtype, beyond a panel of 4096 columns. */
+static void weights_of_dtypes(const struct sy_kernels *kernels) {
+  static const int64_t sizes[][2] = {{160, 160}, {4128, 32}, {32, 4160}};
+  static const int long_kind[] = {1, 2, 0, 3}; /* F16, FP8, NVFP4, MXFP4 */
+  for (int c = 0; c < 4 * 3 * NUM_KINDS; ++c) {
+    const bool is_long = c / 4 % 3 > 0;
+    struct road_shape shape =
+        make_shape(kernels, sizes[c / 4 % 3][0], sizes[c / 4 % 3][1], 2, is_long ? 1 : 2);
+    if (is_long && c / 12 != long_kind[c % 4]) {
+      continue;
+    }
+    shape.dtype_is_set = true;
+    shape.dtype = (sy_dtype)(SY_DTYPE_F16 + c % 4);
+    shape.activation = c % 3 == 0 ? SY_ACTIVATION_RELU2 : SY_ACTIVATION_SWIGLU;
+    const bool mx = shape.dtype == SY_DTYPE_MXFP4;
+    const bool fp4 = mx || shape.dtype == SY_DTYPE_NVFP4;
+    if (!set_kind(&shape, c / 12) ||
+        (fp4 && (shape.mode == SY_MODE_BF16 || mx != (shape.format == SY_FORMAT_MXFP4)))) {
+      continue;
+    }
+    struct fences fences = {NULL};
+    const struct road_tokens tokens = road_tokens_make(&fences, &shape, 5);
+    walk_and_judge(&shape, &tokens, 5);
+    fences_free(&fences);
+  }
+}
+
+TEST(weights_of_every_dtype) { on_every_backend(weights_of_dtypes); }
+
 /* Intermediates below, at and beyond the 128 columns that share a global scale; hidden sizes that
  * no tile of 32 or 128 divides. */
 static void ragged_sizes(const struct sy_kernels *kernels) {
@@ -344,8 +374,8 @@ static void activation_sweeps(const struct sy_kernels *kernels) {
     road_begin(&road, &shape, &tokens, NULL);
     sweep_biases(&road.weights[0], shape.intermediate, ranges[kind % 6][0], ranges[kind % 6][1]);
     struct sy_bad_weight bad;
-    CHECK_OK(
-        kernels->load_expert(&road.ranks[0].env, &road.weights[0], road.ranks[0].weights, &bad));
+    CHECK_OK(road_load_expert(kernels, &road.ranks[0].env, &road.weights[0], road.ranks[0].weights,
+                              &bad));
     judge_begin(&judge, &road);
     road_walk(&road, judge_experts, &judge);
     CHECK_EQ_I64(judge.routed_rows, 1);
@@ -380,8 +410,8 @@ static void extreme_sizes(const struct sy_kernels *kernels) {
         up[i] = ldexpf(up[i], exponents[c][1]);
       }
       struct sy_bad_weight bad;
-      CHECK_OK(kernels->load_expert(&road.ranks[0].env, &road.weights[1],
-                                    road.ranks[0].weights + road.ranks[0].expert_bytes, &bad));
+      CHECK_OK(road_load_expert(kernels, &road.ranks[0].env, &road.weights[1],
+                                road.ranks[0].weights + road.ranks[0].expert_bytes, &bad));
       judge_begin(&judge, &road);
       road_walk(&road, judge_experts, &judge);
       judge_end(&judge);

@@ -145,6 +145,17 @@ TEST(bf16_keeps_nan) {
   }
 }
 
+/* ---- F16 ---- */
+
+TEST(f16_codes_have_their_values) {
+  for (unsigned code = 0; code <= 0xFFFF; ++code) {
+    const float value = sy_f16_to_f32((uint16_t)code);
+    const double exact = oracle_f16_value((uint16_t)code);
+    CHECK(isnan(exact) ? isnan(value) != 0 : (double)value == exact);
+    CHECK((signbit(value) != 0) == (code >= 0x8000));
+  }
+}
+
 /* ---- The quantiser ---- */
 
 struct quantised {

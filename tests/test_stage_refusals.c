@@ -141,12 +141,13 @@ static void bad_weights_in(const struct sy_kernels *kernels, sy_mode mode) {
                                      .has_bias = true,
                                      .num_threads = 1};
     unsigned char *expert = fences_alloc(&fences, kernels->expert_bytes(&env), "expert");
-    struct sy_bad_weight bad = {NULL, -1, -1, 0.0f};
-    CHECK_STATUS(kernels->load_expert(&env, &w, expert, &bad), SY_ERR_ARGUMENT);
+    struct sy_bad_weight bad = {NULL, -1, -1, 0.0f, 0};
+    CHECK_STATUS(road_load_expert(kernels, &env, &w, expert, &bad), SY_ERR_ARGUMENT);
     CHECK_EQ_STR(bad.projection, names[which]);
     CHECK_EQ_I64(bad.row, 7);
     CHECK_EQ_I64(bad.column, columns / 2);
     CHECK(!isfinite(bad.value));
+    CHECK_EQ_I64(bad.scale_code, -1);
     CHECK(fences_hold(&fences));
     fences_free(&fences);
   }
@@ -169,8 +170,8 @@ static void too_large_weights(const struct sy_kernels *kernels) {
   const struct sy_stage_env env = {
       .hidden = 16, .intermediate = 16, .mode = SY_MODE_BF16, .num_threads = 1};
   unsigned char *expert = fences_alloc(&fences, kernels->expert_bytes(&env), "expert");
-  struct sy_bad_weight bad = {NULL, -1, -1, 0.0f};
-  if (CHECK_STATUS(kernels->load_expert(&env, &w, expert, &bad), SY_ERR_ARGUMENT)) {
+  struct sy_bad_weight bad = {NULL, -1, -1, 0.0f, 0};
+  if (CHECK_STATUS(road_load_expert(kernels, &env, &w, expert, &bad), SY_ERR_ARGUMENT)) {
     CHECK_EQ_STR(bad.projection, "up");
     CHECK_EQ_I64(bad.row, 3);
     CHECK_EQ_I64(bad.column, 5);
@@ -179,3 +180,45 @@ static void too_large_weights(const struct sy_kernels *kernels) {
 }
 
 TEST(a_weight_that_bf16_cannot_hold_is_named) { on_every_backend(too_large_weights); }
+
+/* Block scales of weights that are FP4 already. */
+static void bad_scales(const struct sy_kernels *kernels) {
+  static const struct {
+    sy_dtype dtype;
+    sy_format format;
+    uint8_t code;
+  } cases[] = {{SY_DTYPE_NVFP4, SY_FORMAT_NVFP4, 0x7F},
+               {SY_DTYPE_NVFP4, SY_FORMAT_NVFP4, 0x80},
+               {SY_DTYPE_NVFP4, SY_FORMAT_NVFP4, 0xFF},
+               {SY_DTYPE_MXFP4, SY_FORMAT_MXFP4, 0xFF}};
+  for (int c = 0; c < 4; ++c) {
+    struct fences fences = {NULL};
+    struct road_shape shape = make_shape(kernels, 1);
+    shape.hidden = 64;
+    shape.intermediate = 96;
+    shape.mode = SY_MODE_W4A16;
+    shape.format = cases[c].format;
+    shape.dtype_is_set = true;
+    shape.dtype = cases[c].dtype;
+    const sy_expert_weights w = road_weights_make(&fences, &shape, 0);
+    const int64_t block = sy_scale_block(shape.format);
+    ((uint8_t *)(uintptr_t)w.down_scales)[50 * (96 / block) + 2] = cases[c].code;
+    ((uint8_t *)(uintptr_t)w.down_scales)[63 * (96 / block) + 1] = cases[c].code;
+    const struct sy_stage_env env = {.hidden = 64,
+                                     .intermediate = 96,
+                                     .mode = shape.mode,
+                                     .format = shape.format,
+                                     .num_threads = 3};
+    unsigned char *expert = fences_alloc(&fences, kernels->expert_bytes(&env), "expert");
+    struct sy_bad_weight bad = {NULL, -1, -1, 0.0f, 0};
+    CHECK_STATUS(road_load_expert(kernels, &env, &w, expert, &bad), SY_ERR_ARGUMENT);
+    CHECK_EQ_STR(bad.projection, "down");
+    CHECK_EQ_I64(bad.row, 50);
+    CHECK_EQ_I64(bad.column, 2 * block);
+    CHECK_EQ_I64(bad.scale_code, cases[c].code);
+    CHECK(fences_hold(&fences));
+    fences_free(&fences);
+  }
+}
+
+TEST(a_block_scale_that_is_not_finite_is_named) { on_every_backend(bad_scales); }

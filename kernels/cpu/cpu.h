@@ -15,9 +15,8 @@ sy_status sy_cpu_reduce(const struct sy_stage_env *env, const struct sy_reduce_a
 sy_status sy_cpu_combine(const struct sy_stage_env *env, const struct sy_combine_args *args);
 
 SY_API size_t sy_cpu_expert_bytes(const struct sy_stage_env *env);
-SY_API sy_status sy_cpu_load_expert(const struct sy_stage_env *env,
-                                    const sy_expert_weights *weights, unsigned char *expert,
-                                    struct sy_bad_weight *bad);
+SY_API sy_status sy_cpu_load_expert(const struct sy_stage_env *env, const struct sy_source *source,
+                                    unsigned char *expert, struct sy_bad_weight *bad);
 
 sy_status sy_cpu_experts_generic(const struct sy_stage_env *env,
                                  const struct sy_experts_args *args);

@@ -13,14 +13,13 @@
 #define SY_KERNELS_CPU_EXPERT_LAYOUT_H
 
 #include "kernels/kernels.h"
+#include "kernels/source.h"
 
 #define SY_TILE 16
 #define SY_BLOCK 16
 #define SY_FP4_CODE_BYTES (SY_TILE * SY_BLOCK / 2)
 #define SY_FP4_SCALE_BYTES SY_TILE
 #define SY_BF16_BLOCK_BYTES (SY_TILE * SY_BLOCK * 2)
-
-enum sy_projection { SY_GATE = 0, SY_UP = 1, SY_DOWN = 2, SY_NUM_PROJECTIONS = 3 };
 
 /* Byte offsets inside an expert. globals is at 0. */
 struct sy_expert_layout {

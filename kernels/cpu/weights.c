@@ -1,110 +1,225 @@
-/* Loading: one expert's weights, quantised as the mode asks and prepacked in the layout of
- * expert_layout.h. */
-#include <math.h>
-
+/* Loading: one expert's weights, quantised as the mode asks (or taken as they are, when they are FP4
+ * already) and prepacked in the layout of expert_layout.h. Tiles are packed in parallel. */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/expert_layout.h"
 #include "kernels/fp4.h"
+#include "kernels/source.h"
 
-/* A projection [rows, columns], row-major, as the caller gave it. */
-struct matrix {
-  const char *name;
-  const void *data;
-  sy_dtype dtype;
-  int64_t rows;
-  int64_t columns;
+_Static_assert(SY_PANEL_ROWS == SY_TILE, "a panel is of one tile");
+_Static_assert(SY_PANEL_COLUMNS % SY_MXFP4_BLOCK == 0, "a panel is whole blocks");
+
+static const char *const names[SY_NUM_PROJECTIONS] = {"gate", "up", "down"};
+
+/* One projection on its way into its tiles, which lie tile_stride bytes apart. */
+struct task {
+  const struct sy_stage_env *env;
+  const struct sy_source *source;
+  enum sy_projection projection;
+  int64_t rows, columns;
+  unsigned char *tiles;
+  size_t tile_stride;
+  float global; /* of NVFP4, once it is known */
 };
 
-static float at(const struct matrix *m, int64_t row, int64_t column) {
-  const int64_t i = row * m->columns + column;
-  return m->dtype == SY_DTYPE_F32 ? ((const float *)m->data)[i]
-                                  : sy_bf16_to_f32(((const uint16_t *)m->data)[i]);
+/* ---- A panel of values ---- */
+
+static struct sy_panel panel_at(const struct task *task, int64_t row, int64_t column) {
+  const int64_t left = task->columns - column;
+  return (struct sy_panel){task->projection, row, SY_TILE, column,
+                           left < SY_PANEL_COLUMNS ? left : SY_PANEL_COLUMNS};
 }
 
 /* A value is bad if it is not finite, or becomes infinite when it is stored as BF16. */
-static sy_status find_amax(const struct matrix *m, bool bf16, float *amax_out,
-                           struct sy_bad_weight *bad) {
-  float amax = 0.0f;
-  for (int64_t r = 0; r < m->rows; ++r) {
-    for (int64_t c = 0; c < m->columns; ++c) {
-      const float x = at(m, r, c);
-      if (!sy_is_finite(bf16 ? sy_bf16_to_f32(sy_f32_to_bf16(x)) : x)) {
-        *bad = (struct sy_bad_weight){m->name, r, c, x};
-        return SY_ERR_ARGUMENT;
-      }
-      amax = fabsf(x) > amax ? fabsf(x) : amax;
-    }
-  }
-  *amax_out = amax;
-  return SY_OK;
+static bool is_good(const struct task *task, float x) {
+  return sy_is_finite(task->env->mode == SY_MODE_BF16 ? sy_bf16_to_f32(sy_f32_to_bf16(x)) : x);
 }
 
-/* 16 rows x the columns of one scale, from (row, column) on -> codes of one or two blocks, and their
- * scales. */
-static void pack_fp4_block(sy_format format, const struct matrix *m, int64_t row, int64_t column,
-                           float global, unsigned char *codes, unsigned char *scales) {
-  const int columns = (int)sy_scale_block(format);
-  for (int lane = 0; lane < SY_TILE; ++lane) {
-    float x[SY_MXFP4_BLOCK];
-    uint8_t pairs[SY_MXFP4_BLOCK / 2];
-    for (int k = 0; k < columns; ++k) {
-      x[k] = at(m, row + lane, column + k);
-    }
-    if (format == SY_FORMAT_MXFP4) {
-      sy_mxfp4_quantise_block(x, pairs, &scales[lane]);
-    } else {
-      sy_nvfp4_quantise_block(x, global, pairs, &scales[lane]);
-    }
-    for (int j = 0; j < columns / 2; ++j) {
-      codes[j * SY_TILE + lane] = pairs[j];
-    }
-  }
-}
-
-static void pack_bf16_block(const struct matrix *m, int64_t row, int64_t column,
-                            unsigned char *block) {
-  uint16_t *out = (uint16_t *)(void *)block;
-  for (int k = 0; k < SY_BLOCK; ++k) {
-    for (int lane = 0; lane < SY_TILE; ++lane) {
-      out[k * SY_TILE + lane] = sy_f32_to_bf16(at(m, row + lane, column + k));
-    }
-  }
-}
-
-/* Tiles of one projection, tile_stride bytes apart; returns its global scale. */
-static sy_status pack_projection(const struct sy_stage_env *env, const struct matrix *m,
-                                 unsigned char *tiles, size_t tile_stride, float *global_out,
-                                 struct sy_bad_weight *bad) {
-  float amax;
-  const bool bf16 = env->mode == SY_MODE_BF16;
-  const sy_status status = find_amax(m, bf16, &amax, bad);
+/* Reads a panel, and looks for its first bad value. */
+static sy_status read_panel(const struct task *task, const struct sy_panel *panel, float *values,
+                            float *amax_out, struct sy_bad_weight *bad) {
+  const sy_status status = task->source->read_values(task->source, panel, values);
   if (status != SY_OK) {
     return status;
   }
-  const float global = bf16 || env->format == SY_FORMAT_MXFP4 ? 1.0f : sy_nvfp4_global(amax);
-  const int64_t step = bf16 ? SY_BLOCK : sy_scale_block(env->format);
-  for (int64_t row = 0; row < m->rows; row += SY_TILE) {
-    unsigned char *tile = tiles + (size_t)(row / SY_TILE) * tile_stride;
-    unsigned char *scales = tile + m->columns / SY_BLOCK * SY_FP4_CODE_BYTES;
-    for (int64_t column = 0; column < m->columns; column += step) {
-      if (bf16) {
-        pack_bf16_block(m, row, column, tile + column / SY_BLOCK * SY_BF16_BLOCK_BYTES);
+  *amax_out = sy_amax(values, panel->num_rows * panel->num_columns);
+  if (is_good(task, *amax_out)) {
+    return SY_OK;
+  }
+  int64_t i = 0;
+  while (is_good(task, values[i])) {
+    ++i;
+  }
+  *bad = (struct sy_bad_weight){names[task->projection], panel->row + i / panel->num_columns,
+                                panel->column + i % panel->num_columns, values[i], -1};
+  return SY_ERR_ARGUMENT;
+}
+
+/* ---- What is done with a tile ---- */
+
+static sy_status find_amax(const struct task *task, int64_t row, float *amax_out,
+                           struct sy_bad_weight *bad) {
+  float values[SY_PANEL_ROWS * SY_PANEL_COLUMNS];
+  sy_status status = SY_OK;
+  *amax_out = 0.0f;
+  for (int64_t c = 0; c < task->columns && status == SY_OK; c += SY_PANEL_COLUMNS) {
+    const struct sy_panel panel = panel_at(task, row, c);
+    float amax = 0.0f;
+    status = read_panel(task, &panel, values, &amax, bad);
+    *amax_out = amax > *amax_out ? amax : *amax_out;
+  }
+  return status;
+}
+
+static unsigned char *tile_at(const struct task *task, int64_t row) {
+  return task->tiles + (size_t)(row / SY_TILE) * task->tile_stride;
+}
+
+static void pack_bf16_panel(const struct sy_panel *panel, const float *values,
+                            unsigned char *tile) {
+  uint16_t *out = (uint16_t *)(void *)tile + panel->column * SY_TILE;
+  for (int64_t k = 0; k < panel->num_columns; ++k) {
+    for (int64_t lane = 0; lane < SY_TILE; ++lane) {
+      out[k * SY_TILE + lane] = sy_f32_to_bf16(values[lane * panel->num_columns + k]);
+    }
+  }
+}
+
+/* A lane's codes of one scale -> where they lie among those of the other lanes. */
+static void place_codes(const uint8_t *pairs, int64_t count, int64_t lane, unsigned char *codes) {
+  for (int64_t j = 0; j < count; ++j) {
+    codes[j * SY_TILE + lane] = pairs[j];
+  }
+}
+
+static void pack_fp4_panel(const struct task *task, const struct sy_panel *panel,
+                           const float *values, unsigned char *tile) {
+  const int64_t block = sy_scale_block(task->env->format);
+  unsigned char *codes = tile + panel->column / 2 * SY_TILE;
+  unsigned char *scales =
+      tile + task->columns / 2 * SY_TILE + panel->column / block * SY_FP4_SCALE_BYTES;
+  for (int64_t b = 0; b < panel->num_columns / block; ++b) {
+    for (int64_t lane = 0; lane < SY_TILE; ++lane) {
+      const float *x = values + lane * panel->num_columns + b * block;
+      uint8_t pairs[SY_MXFP4_BLOCK / 2];
+      uint8_t *scale = &scales[b * SY_FP4_SCALE_BYTES + lane];
+      if (task->env->format == SY_FORMAT_MXFP4) {
+        sy_mxfp4_quantise_block(x, pairs, scale);
       } else {
-        pack_fp4_block(env->format, m, row, column, global,
-                       tile + column / SY_BLOCK * SY_FP4_CODE_BYTES,
-                       scales + column / step * SY_FP4_SCALE_BYTES);
+        sy_nvfp4_quantise_block(x, task->global, pairs, scale);
+      }
+      place_codes(pairs, block / 2, lane, codes + b * block / 2 * SY_TILE);
+    }
+  }
+}
+
+static sy_status pack_values(const struct task *task, int64_t row, float *amax,
+                             struct sy_bad_weight *bad) {
+  float values[SY_PANEL_ROWS * SY_PANEL_COLUMNS];
+  sy_status status = SY_OK;
+  for (int64_t c = 0; c < task->columns && status == SY_OK; c += SY_PANEL_COLUMNS) {
+    const struct sy_panel panel = panel_at(task, row, c);
+    status = read_panel(task, &panel, values, amax, bad);
+    if (status == SY_OK && task->env->mode == SY_MODE_BF16) {
+      pack_bf16_panel(&panel, values, tile_at(task, row));
+    } else if (status == SY_OK) {
+      pack_fp4_panel(task, &panel, values, tile_at(task, row));
+    }
+  }
+  return status;
+}
+
+/* NaN, and what only a signed E4M3 has: a UE4M3 code has no sign. */
+static bool is_good_scale(sy_format format, uint8_t code) {
+  return format == SY_FORMAT_MXFP4 ? code != SY_E8M0_NAN : code <= SY_E4M3_MAX_CODE;
+}
+
+static sy_status pack_codes(const struct task *task, int64_t row, float *amax,
+                            struct sy_bad_weight *bad) {
+  uint8_t codes[SY_PANEL_ROWS * SY_PANEL_COLUMNS / 2];
+  uint8_t scales[SY_PANEL_ROWS * SY_PANEL_COLUMNS / SY_NVFP4_BLOCK];
+  const sy_format format = task->env->format;
+  const int64_t block = sy_scale_block(format);
+  *amax = 0.0f;
+  for (int64_t c = 0; c < task->columns; c += SY_PANEL_COLUMNS) {
+    const struct sy_panel panel = panel_at(task, row, c);
+    const int64_t blocks = panel.num_columns / block;
+    const sy_status status = task->source->read_codes(task->source, &panel, codes, scales);
+    if (status != SY_OK) {
+      return status;
+    }
+    unsigned char *to = tile_at(task, row);
+    for (int64_t lane = 0; lane < SY_TILE; ++lane) {
+      place_codes(codes + lane * panel.num_columns / 2, panel.num_columns / 2, lane,
+                  to + c / 2 * SY_TILE);
+      for (int64_t b = 0; b < blocks; ++b) {
+        const uint8_t scale = scales[lane * blocks + b];
+        if (!is_good_scale(format, scale)) {
+          *bad =
+              (struct sy_bad_weight){names[task->projection], row + lane, c + b * block, 0, scale};
+          return SY_ERR_ARGUMENT;
+        }
+        to[task->columns / 2 * SY_TILE + (c / block + b) * SY_FP4_SCALE_BYTES + lane] = scale;
       }
     }
   }
-  *global_out = global;
   return SY_OK;
 }
+
+/* ---- All tiles ---- */
+
+typedef sy_status (*tile_fn)(const struct task *task, int64_t row, float *amax,
+                             struct sy_bad_weight *bad);
+
+/* Of several failures the first row's is told. */
+static sy_status for_each_tile(const struct task *task, tile_fn work, float *amax_out,
+                               struct sy_bad_weight *bad) {
+  sy_status status = SY_OK;
+  int64_t failed_row = 0;
+  float amax = 0.0f;
+#pragma omp parallel for schedule(dynamic) reduction(max     \
+                                                     : amax) \
+    num_threads(task->env->num_threads) if (task->env->num_threads > 1)
+  for (int64_t row = 0; row < task->rows; row += SY_TILE) {
+    struct sy_bad_weight found = {0};
+    float tile_amax = 0.0f;
+    const sy_status result = work(task, row, &tile_amax, &found);
+    amax = tile_amax > amax ? tile_amax : amax;
+    if (result != SY_OK) {
+#pragma omp critical(sy_cpu_load_expert)
+      if (status == SY_OK || row < failed_row) {
+        status = result;
+        failed_row = row;
+        *bad = found;
+      }
+    }
+  }
+  *amax_out = amax;
+  return status;
+}
+
+/* Returns the projection's global scale. */
+static sy_status pack_projection(struct task *task, float *global_out, struct sy_bad_weight *bad) {
+  const bool nvfp4 = task->env->mode != SY_MODE_BF16 && task->env->format == SY_FORMAT_NVFP4;
+  const bool quantised = task->source->read_codes != NULL;
+  float amax = 0.0f;
+  sy_status status = SY_OK;
+  task->global = nvfp4 && quantised ? task->source->global[task->projection] : 1.0f;
+  if (nvfp4 && !quantised) {
+    status = for_each_tile(task, find_amax, &amax, bad);
+    task->global = sy_nvfp4_global(amax);
+  }
+  *global_out = task->global;
+  return status != SY_OK ? status
+                         : for_each_tile(task, quantised ? pack_codes : pack_values, &amax, bad);
+}
+
+/* ---- Biases ---- */
 
 static sy_status copy_bias(const float *bias, int64_t count, const char *name, float *out,
                            struct sy_bad_weight *bad) {
   for (int64_t i = 0; i < count; ++i) {
     if (!sy_is_finite(bias[i])) {
-      *bad = (struct sy_bad_weight){name, i, 0, bias[i]};
+      *bad = (struct sy_bad_weight){name, i, 0, bias[i], -1};
       return SY_ERR_ARGUMENT;
     }
     out[i] = bias[i];
@@ -113,15 +228,14 @@ static sy_status copy_bias(const float *bias, int64_t count, const char *name, f
 }
 
 static sy_status copy_biases(const struct sy_stage_env *env, const struct sy_expert_layout *layout,
-                             const sy_expert_weights *weights, unsigned char *expert,
+                             const struct sy_source *source, unsigned char *expert,
                              struct sy_bad_weight *bad) {
-  const float *bias[] = {weights->gate_bias, weights->up_bias, weights->down_bias};
-  static const char *const names[] = {"gate_bias", "up_bias", "down_bias"};
+  static const char *const bias_names[] = {"gate_bias", "up_bias", "down_bias"};
   const int first = sy_is_gated(env->activation) ? SY_GATE : SY_UP;
   for (int p = first; env->has_bias && p < SY_NUM_PROJECTIONS; ++p) {
     const int64_t count = p == SY_DOWN ? env->hidden : env->intermediate;
-    const sy_status status =
-        copy_bias(bias[p], count, names[p], (float *)(void *)(expert + layout->bias[p]), bad);
+    const sy_status status = copy_bias(source->bias[p], count, bias_names[p],
+                                       (float *)(void *)(expert + layout->bias[p]), bad);
     if (status != SY_OK) {
       return status;
     }
@@ -129,34 +243,30 @@ static sy_status copy_biases(const struct sy_stage_env *env, const struct sy_exp
   return SY_OK;
 }
 
+/* ---- Entries ---- */
+
 size_t sy_cpu_expert_bytes(const struct sy_stage_env *env) {
   return sy_expert_layout_make(env).bytes;
 }
 
-sy_status sy_cpu_load_expert(const struct sy_stage_env *env, const sy_expert_weights *weights,
+sy_status sy_cpu_load_expert(const struct sy_stage_env *env, const struct sy_source *source,
                              unsigned char *expert, struct sy_bad_weight *bad) {
   const struct sy_expert_layout layout = sy_expert_layout_make(env);
   float *globals = (float *)(void *)expert;
-  const int64_t h = env->hidden;
-  const int64_t i = env->intermediate;
   const bool gated = sy_is_gated(env->activation);
   const size_t fc1_stride = (size_t)layout.fc1_projections * layout.fc1_tile_bytes;
-  const struct matrix gate = {"gate", weights->gate, weights->dtype, i, h};
-  const struct matrix up = {"up", weights->up, weights->dtype, i, h};
-  const struct matrix down = {"down", weights->down, weights->dtype, h, i};
-  unsigned char *fc1 = expert + layout.fc1;
-  sy_status status = SY_OK;
+  unsigned char *up = expert + layout.fc1 + (gated ? layout.fc1_tile_bytes : 0);
+  struct task tasks[SY_NUM_PROJECTIONS] = {
+      {env, source, SY_GATE, env->intermediate, env->hidden, expert + layout.fc1, fc1_stride, 1.0f},
+      {env, source, SY_UP, env->intermediate, env->hidden, up, fc1_stride, 1.0f},
+      {env, source, SY_DOWN, env->hidden, env->intermediate, expert + layout.fc2,
+       layout.fc2_tile_bytes, 1.0f}};
   globals[SY_GATE] = 1.0f;
-  if (gated) {
-    status = pack_projection(env, &gate, fc1, fc1_stride, &globals[SY_GATE], bad);
-    fc1 += layout.fc1_tile_bytes;
+  for (int p = gated ? SY_GATE : SY_UP; p < SY_NUM_PROJECTIONS; ++p) {
+    const sy_status status = pack_projection(&tasks[p], &globals[p], bad);
+    if (status != SY_OK) {
+      return status;
+    }
   }
-  if (status == SY_OK) {
-    status = pack_projection(env, &up, fc1, fc1_stride, &globals[SY_UP], bad);
-  }
-  if (status == SY_OK) {
-    status = pack_projection(env, &down, expert + layout.fc2, layout.fc2_tile_bytes,
-                             &globals[SY_DOWN], bad);
-  }
-  return status == SY_OK ? copy_biases(env, &layout, weights, expert, bad) : status;
+  return copy_biases(env, &layout, source, expert, bad);
 }

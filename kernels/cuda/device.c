@@ -9,6 +9,7 @@
 #include "kernels/cuda/expert_layout.h"
 #include "kernels/cuda/weights.h"
 #include "runtime/memory.h"
+#include "runtime/status.h"
 
 #define TRY_CUDA(call)                 \
   do {                                 \
@@ -161,13 +162,14 @@ static size_t expert_bytes(const struct sy_stage_env *env) {
 }
 
 /* Into host memory: the runtime takes it to the device. */
-static sy_status load_expert(const struct sy_stage_env *env, const sy_expert_weights *weights,
+static sy_status load_expert(const struct sy_stage_env *env, const struct sy_source *source,
                              unsigned char *expert, struct sy_bad_weight *bad) {
   unsigned char *staged = sy_alloc(sy_cpu_expert_bytes(env));
   if (staged == NULL) {
-    return SY_ERR_MEMORY;
+    return sy_fail(SY_ERR_MEMORY, "%zu bytes to repack an expert cannot be allocated",
+                   sy_cpu_expert_bytes(env));
   }
-  const sy_status status = sy_cpu_load_expert(env, weights, staged, bad);
+  const sy_status status = sy_cpu_load_expert(env, source, staged, bad);
   if (status == SY_OK) {
     sy_cuda_repack_expert(env, staged, expert);
   }

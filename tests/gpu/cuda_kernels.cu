@@ -40,11 +40,11 @@ size_t expert_bytes(const struct sy_stage_env *env) {
   return sy_cuda_expert_layout_make(env).bytes;
 }
 
-sy_status load_expert(const struct sy_stage_env *env, const sy_expert_weights *weights,
+sy_status load_expert(const struct sy_stage_env *env, const struct sy_source *source,
                       unsigned char *expert, struct sy_bad_weight *bad) {
   void *staged = aligned_alloc(64, sy_cpu_expert_bytes(env));
   const sy_status status =
-      sy_cpu_load_expert(env, weights, static_cast<unsigned char *>(staged), bad);
+      sy_cpu_load_expert(env, source, static_cast<unsigned char *>(staged), bad);
   if (status == SY_OK) {
     sy_cuda_repack_expert(env, static_cast<unsigned char *>(staged), expert);
   }

@@ -17,12 +17,12 @@ size_t expert_bytes(const struct sy_stage_env *env) {
   return sy_cuda_expert_layout_make(env).bytes;
 }
 
-sy_status load_expert(const struct sy_stage_env *env, const sy_expert_weights *weights,
+sy_status load_expert(const struct sy_stage_env *env, const struct sy_source *source,
                       unsigned char *expert, struct sy_bad_weight *bad) {
   /* Tiles begin at multiples of 64, as sy_alloc's blocks do. */
   std::vector<unsigned char> buffer(sy_cpu_expert_bytes(env) + 64);
   unsigned char *staged = buffer.data() + (64 - reinterpret_cast<uintptr_t>(buffer.data()) % 64);
-  const sy_status status = sy_cpu_load_expert(env, weights, staged, bad);
+  const sy_status status = sy_cpu_load_expert(env, source, staged, bad);
   if (status == SY_OK) {
     sy_cuda_repack_expert(env, staged, expert);
   }

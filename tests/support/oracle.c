@@ -59,6 +59,17 @@ double oracle_bf16_value(uint16_t code) {
   return sign * (exponent == 0 ? ldexp(mantissa, -133) : ldexp(128 + mantissa, exponent - 134));
 }
 
+/* 5 exponent bits with bias 15, 10 mantissa bits. */
+double oracle_f16_value(uint16_t code) {
+  const double sign = (code & 0x8000u) != 0u ? -1.0 : 1.0;
+  const int exponent = (code >> 10) & 0x1F;
+  const int mantissa = code & 0x3FF;
+  if (exponent == 0x1F) {
+    return mantissa != 0 ? (double)NAN : sign * HUGE_VAL;
+  }
+  return sign * (exponent == 0 ? ldexp(mantissa, -24) : ldexp(1024 + mantissa, exponent - 25));
+}
+
 /* The code whose value is nearest to x >= 0, among values that ascend with their codes; ties to the
  * even code; beyond the last value, the last code. */
 static unsigned nearest(double (*value)(unsigned), unsigned num_codes, double x) {
@@ -220,15 +231,61 @@ static void round_fp4(sy_format format, const float *x, int64_t n, double *value
   free(scales);
 }
 
-static double *round_matrix(const sy_shape *shape, sy_dtype dtype, const void *data, int64_t n) {
-  if (data == NULL) {
+/* A matrix [rows, columns] as the caller gave it. */
+struct given {
+  sy_dtype dtype;
+  const void *data, *scales;
+  float global;
+  int64_t rows, columns;
+};
+
+static float given_value(const struct given *m, int64_t i) {
+  const uint16_t *halves = m->data;
+  switch (m->dtype) {
+  case SY_DTYPE_F32:
+    return ((const float *)m->data)[i];
+  case SY_DTYPE_BF16:
+    return (float)oracle_bf16_value(halves[i]);
+  case SY_DTYPE_F16:
+    return (float)oracle_f16_value(halves[i]);
+  default: {
+    const uint8_t code = ((const uint8_t *)m->data)[i];
+    const int64_t block = i / m->columns / 128 * ((m->columns + 127) / 128) + i % m->columns / 128;
+    const float magnitude = (float)oracle_e4m3_value(code & 0x7Fu);
+    return (code & 0x80u ? -magnitude : magnitude) * ((const float *)m->scales)[block];
+  }
+  }
+}
+
+static double *decode_matrix(const struct given *m) {
+  const int64_t n = m->rows * m->columns;
+  double *values = allocate(n, sizeof *values);
+  uint8_t *codes = allocate(n, 1);
+  for (int64_t i = 0; i < n; ++i) {
+    const uint8_t pair = ((const uint8_t *)m->data)[i / 2];
+    codes[i] = i % 2 == 0 ? pair & 0xFu : pair >> 4;
+  }
+  if (m->dtype == SY_DTYPE_MXFP4) {
+    oracle_mx_dequantise(codes, m->scales, n, values);
+  } else {
+    oracle_dequantise(codes, m->scales, m->global, n, values);
+  }
+  free(codes);
+  return values;
+}
+
+static double *round_matrix(const sy_shape *shape, const struct given *m) {
+  if (m->data == NULL) {
     return NULL;
   }
+  if (m->dtype == SY_DTYPE_NVFP4 || m->dtype == SY_DTYPE_MXFP4) {
+    return decode_matrix(m);
+  }
+  const int64_t n = m->rows * m->columns;
   double *values = allocate(n, sizeof *values);
   float *x = allocate(n, sizeof *x);
   for (int64_t i = 0; i < n; ++i) {
-    x[i] = dtype == SY_DTYPE_F32 ? ((const float *)data)[i]
-                                 : (float)oracle_bf16_value(((const uint16_t *)data)[i]);
+    x[i] = given_value(m, i);
     values[i] = oracle_bf16_value(oracle_bf16_nearest((double)x[i]));
   }
   if (shape->mode != SY_MODE_BF16) {
@@ -257,10 +314,13 @@ void oracle_layer_make(const sy_shape *shape, const sy_expert_weights *weights,
   layer_out->experts = allocate(shape->num_experts, sizeof *layer_out->experts);
   for (int32_t e = 0; e < shape->num_experts; ++e) {
     const sy_expert_weights *w = &weights[e];
+    const struct given gate = {w->dtype, w->gate, w->gate_scales, w->gate_global, n, h};
+    const struct given up = {w->dtype, w->up, w->up_scales, w->up_global, n, h};
+    const struct given down = {w->dtype, w->down, w->down_scales, w->down_global, h, n};
     layer_out->experts[e] = (struct oracle_expert){
-        .gate = round_matrix(shape, w->dtype, w->gate, n * h),
-        .up = round_matrix(shape, w->dtype, w->up, n * h),
-        .down = round_matrix(shape, w->dtype, w->down, h * n),
+        .gate = round_matrix(shape, &gate),
+        .up = round_matrix(shape, &up),
+        .down = round_matrix(shape, &down),
         .gate_bias = widen(w->gate_bias, n),
         .up_bias = widen(w->up_bias, n),
         .down_bias = widen(w->down_bias, h),

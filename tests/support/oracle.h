@@ -24,6 +24,7 @@ double oracle_e2m1_value(unsigned code);
 double oracle_e4m3_value(unsigned code);
 double oracle_e8m0_value(unsigned code);
 double oracle_bf16_value(uint16_t code);
+double oracle_f16_value(uint16_t code);
 
 /* The nearest code, ties to the even one. E2M1 and E4M3 saturate; E4M3 wants x >= 0; bf16 overflows
  * to infinity and keeps NaN. */
@@ -72,7 +73,7 @@ struct oracle_layer {
   struct oracle_expert *experts; /* [num_experts], by global expert */
 };
 
-/* Quantises weights[num_experts] as the shape's mode asks. Ends the program when memory is out. */
+/* Quantises weights[num_experts], of any dtype, as the shape's mode asks; takes FP4 at its word. Ends the program when memory is out. */
 void oracle_layer_make(const sy_shape *shape, const sy_expert_weights *weights,
                        struct oracle_layer *layer_out);
 void oracle_layer_free(struct oracle_layer *layer);

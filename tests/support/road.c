@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/source.h"
 #include "tests/support/harness.h"
 #include "tests/support/oracle.h"
 #include "tests/support/random.h"
@@ -59,6 +60,40 @@ struct road_tokens road_tokens_make(struct fences *fences, const struct road_sha
   return tokens;
 }
 
+static uint8_t *draw_bytes(struct fences *fences, struct random_stream *r, int64_t count,
+                           int64_t low, int64_t high, const char *name) {
+  uint8_t *bytes = FENCED(fences, uint8_t, count, name);
+  for (int64_t i = 0; i < count; ++i) {
+    bytes[i] = (uint8_t)random_between(r, low, high);
+  }
+  return bytes;
+}
+
+/* Any codes, and scales that keep values near those of the other dtypes. */
+static const void *draw_codes(struct fences *fences, struct random_stream *r, sy_dtype dtype,
+                              int64_t rows, int64_t columns, const void **scales_out,
+                              float *global_out) {
+  const int64_t count = rows * columns;
+  if (dtype == SY_DTYPE_F8_E4M3) {
+    const int64_t blocks = (rows + 127) / 128 * ((columns + 127) / 128);
+    float *scales = FENCED(fences, float, blocks, "block scales");
+    for (int64_t i = 0; i < blocks; ++i) {
+      scales[i] = (float)(0.001 + 0.01 * random_unit(r));
+    }
+    uint8_t *codes = draw_bytes(fences, r, count, 0, 0x7E, "codes");
+    for (int64_t i = 0; i < count; i += 3) {
+      codes[i] |= 0x80u;
+    }
+    *scales_out = scales;
+    return codes;
+  }
+  const bool mx = dtype == SY_DTYPE_MXFP4;
+  *global_out = (float)(0.0005 + 0.0005 * random_unit(r));
+  *scales_out = mx ? draw_bytes(fences, r, count / 32, 119, 125, "UE8M0 scales")
+                   : draw_bytes(fences, r, count / 16, 0, 0x7E, "UE4M3 scales");
+  return draw_bytes(fences, r, count / 2, 0, 255, "pairs of codes");
+}
+
 static const void *draw_matrix(struct fences *fences, struct random_stream *r, sy_dtype dtype,
                                int64_t rows, int64_t columns) {
   const double size = 2.0 / sqrt((double)columns);
@@ -69,6 +104,8 @@ static const void *draw_matrix(struct fences *fences, struct random_stream *r, s
     const double x = size * draw(r, i, 3, &block_size);
     if (dtype == SY_DTYPE_F32) {
       ((float *)data)[i] = (float)x;
+    } else if (dtype == SY_DTYPE_F16) { /* exponents from those of subnormals to that of 1 */
+      ((uint16_t *)data)[i] = (uint16_t)(random_between(r, 0, 0x3BFF) + 0x8000 * (i % 2));
     } else {
       ((uint16_t *)data)[i] = oracle_bf16_nearest(x);
     }
@@ -91,10 +128,18 @@ sy_expert_weights road_weights_make(struct fences *fences, const struct road_sha
   const int64_t h = shape->hidden;
   const int64_t n = shape->intermediate;
   sy_expert_weights w = SY_EXPERT_WEIGHTS_INIT;
-  w.dtype = global_expert % 2 == 0 ? SY_DTYPE_BF16 : SY_DTYPE_F32;
-  w.gate = gated ? draw_matrix(fences, &r, w.dtype, n, h) : NULL;
-  w.up = draw_matrix(fences, &r, w.dtype, n, h);
-  w.down = draw_matrix(fences, &r, w.dtype, h, n);
+  w.dtype = shape->dtype_is_set      ? shape->dtype
+            : global_expert % 2 == 0 ? SY_DTYPE_BF16
+                                     : SY_DTYPE_F32;
+  if (w.dtype == SY_DTYPE_F8_E4M3 || sy_dtype_is_fp4(w.dtype)) {
+    w.gate = gated ? draw_codes(fences, &r, w.dtype, n, h, &w.gate_scales, &w.gate_global) : NULL;
+    w.up = draw_codes(fences, &r, w.dtype, n, h, &w.up_scales, &w.up_global);
+    w.down = draw_codes(fences, &r, w.dtype, h, n, &w.down_scales, &w.down_global);
+  } else {
+    w.gate = gated ? draw_matrix(fences, &r, w.dtype, n, h) : NULL;
+    w.up = draw_matrix(fences, &r, w.dtype, n, h);
+    w.down = draw_matrix(fences, &r, w.dtype, h, n);
+  }
   if (shape->has_bias) {
     w.gate_bias = gated ? draw_bias(fences, &r, n) : NULL;
     w.up_bias = draw_bias(fences, &r, n);
@@ -171,6 +216,14 @@ static void fill_env(const struct road *road, int32_t rank, struct sy_stage_env 
   env->wire_row = sy_wire_row_make(shape->mode, shape->format, shape->hidden, env->slots_per_row);
 }
 
+sy_status road_load_expert(const struct sy_kernels *kernels, const struct sy_stage_env *env,
+                           const sy_expert_weights *weights, unsigned char *expert,
+                           struct sy_bad_weight *bad) {
+  struct sy_memory_source source;
+  sy_memory_source_make(weights, env->hidden, env->intermediate, &source);
+  return kernels->load_expert(env, &source.base, expert, bad);
+}
+
 static void load_experts(struct road *road, struct road_rank *rank) {
   const struct sy_kernels *kernels = road->shape.kernels;
   const int32_t experts = rank->env.local_experts;
@@ -185,8 +238,8 @@ static void load_experts(struct road *road, struct road_rank *rank) {
       fences_alloc(&road->fences, (size_t)experts * rank->expert_bytes, "prepacked weights");
   for (int32_t e = 0; e < experts; ++e) {
     struct sy_bad_weight bad;
-    CHECK_OK(kernels->load_expert(&rank->env, &road->weights[rank->global_expert[e]],
-                                  rank->weights + (size_t)e * rank->expert_bytes, &bad));
+    CHECK_OK(road_load_expert(kernels, &rank->env, &road->weights[rank->global_expert[e]],
+                              rank->weights + (size_t)e * rank->expert_bytes, &bad));
   }
 }
 

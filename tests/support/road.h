@@ -26,6 +26,8 @@ struct road_shape {
   sy_dtype output_dtype;
   bool accumulate;
   bool random_experts; /* expert_out is made up: enough for the stages around the experts */
+  bool dtype_is_set;   /* weights are of `dtype`; else BF16 for even experts, F32 for odd ones */
+  sy_dtype dtype;
   int64_t chunk_rows;  /* M; 0: all received rows */
   int32_t num_threads; /* 0: one */
 };
@@ -83,10 +85,15 @@ typedef void (*road_judge)(const struct road *road, int32_t rank, const struct r
 struct road_tokens road_tokens_make(struct fences *fences, const struct road_shape *shape,
                                     int64_t count);
 
-/* Random weights of one expert, BF16 for even ones and F32 for odd ones; biases if asked for. They
- * depend on the seed and the expert alone. */
+/* Random weights of one expert, of the shape's dtype; biases if asked for. They depend on the seed
+ * and the expert alone. */
 sy_expert_weights road_weights_make(struct fences *fences, const struct road_shape *shape,
                                     int32_t global_expert);
+
+/* kernels->load_expert of weights in memory. */
+sy_status road_load_expert(const struct sy_kernels *kernels, const struct sy_stage_env *env,
+                           const sy_expert_weights *weights, unsigned char *expert,
+                           struct sy_bad_weight *bad);
 
 /* The public shape of the same layer, for the oracle. */
 sy_shape road_layer_shape(const struct road_shape *shape);
