@@ -184,10 +184,11 @@ size_t sy_group_name_ranks(const sy_group *group, bool (*is_named)(const sy_grou
 /* The group is dead; status is PEER, TRANSPORT or DEVICE. Names the ranks not heard from. */
 sy_status sy_group_lost(sy_group *group, sy_status status, const char *what);
 
-/* Quantises and prepacks a local expert, 0 <= local_expert < E_local. Errors are the thread's. */
+/* Quantises and prepacks a local expert, 0 <= local_expert < E_local. Errors are the thread's; *bad_out
+ * is set when they are about a value of the weights. */
 struct sy_source;
 sy_status sy_layer_load_source(sy_layer *layer, int32_t local_expert,
-                               const struct sy_source *source);
+                               const struct sy_source *source, struct sy_bad_weight *bad_out);
 
 /* UNSUPPORTED unless the layer takes weights that are FP4 of this format already. */
 sy_status sy_layer_check_format(const sy_layer *layer, sy_format format);

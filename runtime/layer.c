@@ -171,13 +171,14 @@ sy_status sy_layer_check_format(const sy_layer *layer, sy_format format) {
 
 /* A failure of the source's own has its sentence from there. */
 static sy_status load(sy_layer *layer, int32_t local_expert, const struct sy_source *source,
-                      unsigned char *expert) {
+                      unsigned char *expert, struct sy_bad_weight *bad_out) {
   struct sy_bad_weight bad = {.projection = NULL};
   const int global_expert = (int)layer->global_expert[local_expert];
   const sy_status status = layer->group->kernels->load_expert(&layer->env, source, expert, &bad);
   if (status != SY_ERR_ARGUMENT) {
     return status;
   }
+  *bad_out = bad;
   if (bad.scale_code >= 0) {
     return sy_fail(status,
                    "expert %d: the block scale of %s[%lld, %lld..] is code 0x%02x; scales must be "
@@ -193,14 +194,15 @@ static sy_status load(sy_layer *layer, int32_t local_expert, const struct sy_sou
 
 /* Prepacked on the host, then taken to the GPU. */
 static sy_status load_through_host(sy_layer *layer, int32_t local_expert,
-                                   const struct sy_source *source, unsigned char *expert) {
+                                   const struct sy_source *source, unsigned char *expert,
+                                   struct sy_bad_weight *bad_out) {
   const sy_group *group = layer->group;
   unsigned char *staged = sy_alloc(layer->expert_bytes);
   if (staged == NULL) {
     return sy_fail(SY_ERR_MEMORY, "%zu bytes to stage an expert cannot be allocated",
                    layer->expert_bytes);
   }
-  sy_status status = load(layer, local_expert, source, staged);
+  sy_status status = load(layer, local_expert, source, staged, bad_out);
   if (status == SY_OK && (group->device->use(group->desc.device) != SY_OK ||
                           group->device->upload(expert, staged, layer->expert_bytes) != SY_OK)) {
     status = sy_fail(SY_ERR_DEVICE, "expert %d: %s", (int)layer->global_expert[local_expert],
@@ -211,11 +213,12 @@ static sy_status load_through_host(sy_layer *layer, int32_t local_expert,
 }
 
 sy_status sy_layer_load_source(sy_layer *layer, int32_t local_expert,
-                               const struct sy_source *source) {
+                               const struct sy_source *source, struct sy_bad_weight *bad_out) {
   unsigned char *expert = layer->weights + (size_t)local_expert * layer->expert_bytes;
   layer->loaded[local_expert] = 0;
-  SY_TRY(layer->group->device != NULL ? load_through_host(layer, local_expert, source, expert)
-                                      : load(layer, local_expert, source, expert));
+  SY_TRY(layer->group->device != NULL
+             ? load_through_host(layer, local_expert, source, expert, bad_out)
+             : load(layer, local_expert, source, expert, bad_out));
   layer->loaded[local_expert] = 1;
   return SY_OK;
 }

@@ -38,9 +38,9 @@ typedef struct sy_tensor {
 /* The part of config.json that an MoE layer needs. The rest is read with sy_checkpoint_number. */
 typedef struct sy_model_info {
   size_t struct_size;
-  const char *family; /* "qwen3_moe" */
+  const char *family; /* "deepseek_v3", "gpt_oss", "mixtral" or "qwen3_moe" */
   int32_t num_layers;
-  sy_shape shape; /* hidden, intermediate, num_experts, top_k, activation; mode is BF16 */
+  sy_shape shape; /* hidden, intermediate, num_experts, top_k, activation, has_bias; mode is BF16 */
 } sy_model_info;
 #define SY_MODEL_INFO_INIT \
   { .struct_size = sizeof(sy_model_info) }
@@ -49,7 +49,8 @@ typedef struct sy_model_info {
 typedef struct sy_layer_info {
   size_t struct_size;
   int32_t is_dense;      /* 1: has no experts; then the rest is empty */
-  const char *format;    /* of the experts: "bf16" */
+  const char *format;    /* of the experts: "bf16", "f16", "f32", "fp8", "nvfp4" or "mxfp4" */
+  sy_dtype dtype;        /* the same; NVFP4 and MXFP4 want a layer of that format */
   uint64_t expert_bytes; /* of all experts, in the files */
 } sy_layer_info;
 #define SY_LAYER_INFO_INIT \
@@ -100,12 +101,14 @@ SY_API sy_status sy_checkpoint_check_layer(const sy_checkpoint *checkpoint, int3
                                            sy_layer_info *info_out);
 
 /* sy_layer_load_checkpoint: loads this rank's experts of model layer `layer_idx` into a layer whose
- * shape has the checkpoint's sizes and any mode; reads only these experts' bytes. The group's
+ * shape has the checkpoint's sizes and any mode; experts that are FP4 already want modes w4a4 or
+ * w4a16 of their format, and are taken code for code. Reads only these experts' bytes, with the
+ * group's threads, and never holds more of them than a few rows per thread. The group's
  * progress callback hears bytes done and bytes in all, of this rank and this layer.
  *   shapes: from the checkpoint. memory: host. units: none. ownership: the checkpoint may be closed
  *   afterwards. order: none. scope: local. threads: serial per group.
  *   errors: FORMAT (a tensor missing, or of another shape or dtype: names it), ARGUMENT (layer
- *   index, shape that contradicts the checkpoint), IO (cannot be read, or changed while open). */
+ *   index, shape that contradicts the checkpoint), UNSUPPORTED (FP4 experts of another format), IO (cannot be read, or changed while open). */
 SY_API sy_status sy_layer_load_checkpoint(sy_layer *layer, const sy_checkpoint *checkpoint,
                                           int32_t layer_idx);
 

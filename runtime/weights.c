@@ -81,5 +81,6 @@ sy_status sy_layer_load_expert(sy_layer *layer, int32_t local_expert,
   SY_TRY(check_globals(layer, weights));
   struct sy_memory_source source;
   sy_memory_source_make(weights, layer->env.hidden, layer->env.intermediate, &source);
-  return sy_layer_load_source(layer, local_expert, &source.base);
+  struct sy_bad_weight bad;
+  return sy_layer_load_source(layer, local_expert, &source.base, &bad);
 }

@@ -151,7 +151,7 @@ TEST(what_is_no_checkpoint_is_an_error) {
   program_run_free(&r);
   written_config_save(model, "model_type", "\"qwen9_moe\"");
   r = inspect(model->folder, "");
-  CHECK_STR_HAS(r.err, "families known: qwen3_moe");
+  CHECK_STR_HAS(r.err, "families known: deepseek_v3");
   program_run_free(&r);
   r = program_run(SWITCHYARD_PROGRAM " inspect");
   CHECK_EQ_I64(r.code, 2);

@@ -59,8 +59,8 @@ static sy_status mark_layer(sy_convert *convert, int32_t layer) {
     struct sy_checkpoint_expert expert;
     SY_TRY(sy_checkpoint_find_expert(checkpoint, layer, e, &expert));
     for (int p = 0; p < SY_NUM_PROJECTIONS; ++p) {
-      SY_TRY(check_name(checkpoint, expert.tensors[p]->name));
-      convert->is_expert[position_of(checkpoint, expert.tensors[p])] = 1;
+      SY_TRY(check_name(checkpoint, expert.projections[p].weight->name));
+      convert->is_expert[position_of(checkpoint, expert.projections[p].weight)] = 1;
     }
   }
   return SY_OK;

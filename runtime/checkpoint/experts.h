@@ -3,11 +3,22 @@
 #define SY_RUNTIME_CHECKPOINT_EXPERTS_H
 
 #include "runtime/checkpoint/checkpoint.h"
+#include "runtime/checkpoint/storage.h"
+
+/* Row r of a projection is row first_row + r * row_step of its tensors, counted over the experts of
+ * those that hold several. */
+struct sy_checkpoint_projection {
+  const struct sy_checkpoint_tensor *weight;
+  const struct sy_checkpoint_tensor *scales, *global, *bias; /* NULL: there are none */
+  int64_t rows, columns;
+  int64_t first_row, row_step;
+};
 
 struct sy_checkpoint_expert {
   int32_t global_expert;
-  const struct sy_checkpoint_tensor *tensors[SY_NUM_PROJECTIONS];
-  uint64_t bytes; /* of all of them */
+  const struct sy_storage *storage;
+  struct sy_checkpoint_projection projections[SY_NUM_PROJECTIONS];
+  uint64_t bytes; /* of its rows, in all of these tensors */
 };
 
 /* ARGUMENT for an index outside the model, or of a dense layer; FORMAT for a layer with more experts

@@ -1,5 +1,6 @@
 #include "runtime/checkpoint/family.h"
 
+#include <float.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -7,7 +8,8 @@
 #include "runtime/checkpoint/json.h"
 #include "runtime/status.h"
 
-static const struct sy_family *const families[] = {&sy_family_qwen3_moe};
+static const struct sy_family *const families[] = {&sy_family_deepseek_v3, &sy_family_gpt_oss,
+                                                   &sy_family_mixtral, &sy_family_qwen3_moe};
 #define NUM_FAMILIES (sizeof families / sizeof families[0])
 
 /* The limits of sy_shape, and of what a model may reasonably have. */
@@ -67,6 +69,16 @@ static sy_status read_activation(const char *where, const json_t *config,
                    family->name, family->activation_value);
   }
   model->info.shape.activation = family->activation;
+  model->info.shape.has_bias = family->bias != NULL ? 1 : 0;
+  if (json_object_get(config, family->limit_key) != NULL) {
+    double limit = 0.0;
+    SY_TRY(sy_json_number(where, config, family->limit_key, &limit));
+    if (!(limit > 0.0 && limit <= FLT_MAX)) {
+      return sy_fail(SY_ERR_FORMAT, "%s: '%s' is %g; expected a finite number above 0", where,
+                     family->limit_key, limit);
+    }
+    model->info.shape.swiglu_limit = (float)limit;
+  }
   return SY_OK;
 }
 
@@ -77,6 +89,10 @@ static sy_status read_sparsity(const char *where, const json_t *config,
   model->sparse_step = 1;
   if (json_object_get(config, family->sparse_step_key) != NULL) {
     SY_TRY(sy_json_int(where, config, family->sparse_step_key, 1, MAX_LAYERS, &model->sparse_step));
+  }
+  if (json_object_get(config, family->first_sparse_key) != NULL) {
+    SY_TRY(
+        sy_json_int(where, config, family->first_sparse_key, 0, MAX_LAYERS, &model->first_sparse));
   }
   if (json_object_get(config, family->dense_layers_key) == NULL) {
     return SY_OK;
@@ -125,11 +141,26 @@ sy_status sy_checkpoint_model_read(const char *path, const json_t *config,
 }
 
 bool sy_checkpoint_layer_is_dense(const struct sy_checkpoint_model *model, int32_t layer_idx) {
-  bool dense = (layer_idx + 1) % model->sparse_step != 0;
+  bool dense = layer_idx < model->first_sparse ||
+               (layer_idx + model->family->sparse_offset) % model->sparse_step != 0;
   for (size_t i = 0; i < json_array_size(model->dense_layers); ++i) {
     dense |= json_integer_value(json_array_get(model->dense_layers, i)) == layer_idx;
   }
   return dense;
+}
+
+const char *sy_family_dense_keys(const struct sy_family *family, char *text, size_t text_bytes) {
+  const char *const keys[] = {family->dense_layers_key, family->first_sparse_key,
+                              family->sparse_step_key};
+  size_t used = 0;
+  text[0] = '\0';
+  for (size_t i = 0; i < sizeof keys / sizeof keys[0]; ++i) {
+    if (keys[i] != NULL && used < text_bytes) {
+      used += (size_t)snprintf(text + used, text_bytes - used, "%s'%s'", used == 0 ? "" : " or ",
+                               keys[i]);
+    }
+  }
+  return text;
 }
 
 void sy_family_tensor_name(const char *pattern, int32_t layer_idx, int32_t global_expert,

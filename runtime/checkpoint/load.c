@@ -1,12 +1,11 @@
-/* Loads a rank's experts: first finds and checks all their tensors, then reads each once. */
+/* Loads a rank's experts: first finds and checks all their tensors, then has the kernels pull them
+ * from the files, expert after expert, each with all threads. */
 #include <stdio.h>
 #include <string.h>
 
-#include "kernels/fp4.h"
-#include "runtime/checkpoint/experts.h"
+#include "runtime/checkpoint/expert_source.h"
 #include "runtime/checkpoint/file.h"
 #include "runtime/internal.h"
-#include "runtime/memory.h"
 
 /* The layer may be in any mode, and choose its own top-k; what it computes must be the model's. */
 static sy_status check_layer(const sy_layer *layer, const sy_checkpoint *checkpoint) {
@@ -29,62 +28,67 @@ static sy_status check_layer(const sy_layer *layer, const sy_checkpoint *checkpo
                      sy_path_shown(checkpoint->config_path));
     }
   }
+  const bool clamped = want->activation == SY_ACTIVATION_SWIGLU_CLAMPED;
+  if (clamped &&
+      (have->swiglu_alpha != want->swiglu_alpha || have->swiglu_limit != want->swiglu_limit)) {
+    return sy_fail(SY_ERR_ARGUMENT,
+                   "the layer's swiglu_alpha is %g and its swiglu_limit %g; expected %g and %g, as "
+                   "%s says",
+                   (double)have->swiglu_alpha, (double)have->swiglu_limit,
+                   (double)want->swiglu_alpha, (double)want->swiglu_limit,
+                   sy_path_shown(checkpoint->config_path));
+  }
   return SY_OK;
 }
 
-static bool is_finite(const uint16_t *values, size_t bytes) {
-  bool finite = true;
-  for (size_t i = 0; finite && i < bytes / sizeof *values; ++i) {
-    finite = sy_is_finite(sy_bf16_to_f32(values[i]));
-  }
-  return finite;
-}
-
-/* sy_layer_load_expert says what is wrong; where the weights came from is known here. */
-static sy_status fail_expert(const struct sy_checkpoint_expert *expert,
-                             void *const values[SY_NUM_PROJECTIONS], sy_status status) {
+/* The sentence of a failure, and which tensor it is about. */
+static sy_status fail_tensor(sy_status status, const struct sy_checkpoint_tensor *tensor) {
   char text[SY_ERROR_TEXT_BYTES]; /* sy_fail overwrites what sy_last_error points to */
   snprintf(text, sizeof text, "%s", sy_last_error(NULL));
-  const struct sy_checkpoint_tensor *culprit = expert->tensors[0];
-  for (int p = SY_NUM_PROJECTIONS - 1; p >= 0; --p) {
-    if (!is_finite(values[p], expert->tensors[p]->entry->tensor.bytes)) {
-      culprit = expert->tensors[p];
-    }
-  }
-  return sy_fail(status, "%s: tensor '%s': %s", sy_path_shown(culprit->file->path), culprit->name,
+  return sy_fail(status, "%s: tensor '%s': %s", sy_path_shown(tensor->file->path), tensor->name,
                  text);
 }
 
-/* The tensor's values, to be freed. */
-static sy_status fetch(const struct sy_checkpoint_tensor *tensor, void **values_out) {
-  const size_t bytes = tensor->entry->tensor.bytes;
-  *values_out = sy_alloc(bytes);
-  if (*values_out == NULL) {
-    return sy_fail(SY_ERR_MEMORY, "%s: tensor '%s': no memory for its %zu bytes",
-                   sy_path_shown(tensor->file->path), tensor->name, bytes);
+/* The layer must take what is FP4 already. */
+static sy_status check_format(const sy_layer *layer, const struct sy_checkpoint_expert *expert) {
+  if (!sy_dtype_is_fp4(expert->storage->dtype)) {
+    return SY_OK;
   }
-  return sy_safetensors_read(tensor->file, tensor->entry, 0, *values_out, bytes);
+  const sy_format format =
+      expert->storage->dtype == SY_DTYPE_MXFP4 ? SY_FORMAT_MXFP4 : SY_FORMAT_NVFP4;
+  const sy_status status = sy_layer_check_format(layer, format);
+  return status == SY_OK ? SY_OK : fail_tensor(status, expert->projections[SY_UP].weight);
+}
+
+/* The tensor that holds a value or a scale which cannot be loaded. */
+static const struct sy_checkpoint_tensor *culprit_of(const struct sy_checkpoint_expert *expert,
+                                                     const struct sy_bad_weight *bad) {
+  static const char *const names[] = {"gate", "up", "down"};
+  int p = 0;
+  while (strncmp(bad->projection, names[p], strlen(names[p])) != 0) {
+    ++p;
+  }
+  const bool is_bias = bad->projection[strlen(names[p])] != '\0';
+  const struct sy_checkpoint_projection *projection = &expert->projections[p];
+  return is_bias                ? projection->bias
+         : bad->scale_code >= 0 ? projection->scales
+                                : projection->weight;
 }
 
 static sy_status load_expert(sy_layer *layer, int32_t local_expert,
                              const struct sy_checkpoint_expert *expert) {
-  void *values[SY_NUM_PROJECTIONS] = {NULL};
-  sy_status status = SY_OK;
-  for (int p = 0; p < SY_NUM_PROJECTIONS && status == SY_OK; ++p) {
-    status = fetch(expert->tensors[p], &values[p]);
-  }
+  struct sy_expert_source source;
+  struct sy_bad_weight bad = {.projection = NULL};
+  sy_status status = sy_expert_source_open(expert, &source);
   if (status == SY_OK) {
-    sy_expert_weights weights = SY_EXPERT_WEIGHTS_INIT;
-    weights.dtype = SY_DTYPE_BF16;
-    weights.gate = values[SY_GATE];
-    weights.up = values[SY_UP];
-    weights.down = values[SY_DOWN];
-    status = sy_layer_load_expert(layer, local_expert, &weights);
-    status = status == SY_OK ? SY_OK : fail_expert(expert, values, status);
+    status = sy_layer_load_source(layer, local_expert, &source.base, &bad);
+    if (bad.projection != NULL) {
+      fail_tensor(status, culprit_of(expert, &bad));
+    } else if (source.error[0] != '\0') {
+      sy_fail(status, "%s", source.error);
+    }
   }
-  for (int p = 0; p < SY_NUM_PROJECTIONS; ++p) {
-    sy_free(values[p]);
-  }
+  sy_expert_source_close(&source);
   return status;
 }
 
@@ -97,6 +101,7 @@ static sy_status load(sy_layer *layer, const sy_checkpoint *checkpoint, int32_t 
   for (int32_t local = 0; local < num_experts; ++local) {
     SY_TRY(sy_checkpoint_find_expert(checkpoint, layer_idx, sy_layer_global_expert(layer, local),
                                      &expert));
+    SY_TRY(check_format(layer, &expert));
     total_bytes += expert.bytes;
   }
   char what[32];

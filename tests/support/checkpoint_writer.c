@@ -2,12 +2,11 @@
 
 #include <dirent.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "tests/support/random.h"
 
 static void require(int held, const char *what) {
   if (!held) {
@@ -59,49 +58,23 @@ void written_tensor_drop(struct written_model *model, const char *name) {
   *tensor = model->tensors[--model->num_tensors];
 }
 
-static void expert_name(char name[96], int layer, int expert, const char *projection) {
-  snprintf(name, 96, "model.layers.%d.mlp.experts.%d.%s_proj.weight", layer, expert, projection);
-}
-
 struct written_tensor *written_expert(struct written_model *model, int layer, int expert,
                                       const char *projection) {
-  char name[96];
-  expert_name(name, layer, expert, projection);
+  char stem[96];
+  char name[112];
+  written_expert_stem(model, layer, expert, projection, stem);
+  snprintf(name, sizeof name, "%s.weight", stem);
   return written_tensor_find(model, name);
-}
-
-/* BF16 is the upper half of an f32: cutting the lower half off gives a valid value. */
-static void add_weight(struct written_model *model, const char *name, int64_t rows,
-                       int64_t columns) {
-  const size_t count = (size_t)(rows * columns);
-  uint16_t *values = allocate(count * sizeof *values);
-  struct random_stream random = random_stream_make(1, "weig", model->num_tensors);
-  for (size_t i = 0; i < count; ++i) {
-    const float value = (float)random_normal(&random);
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    values[i] = (uint16_t)(bits >> 16);
-  }
-  const int64_t shape[] = {rows, columns};
-  written_tensor_add(model, name, "BF16", 2, shape, count * sizeof *values, values);
 }
 
 struct written_model *written_model_create(const struct written_sizes *sizes) {
   struct written_model *model = allocate(sizeof *model);
   model->sizes = *sizes;
+  model->sizes.family = sizes->family != NULL ? sizes->family : "qwen3_moe";
+  model->sizes.storage = sizes->storage != NULL ? sizes->storage : "bf16";
   snprintf(model->folder, sizeof model->folder, "/tmp/switchyard-test-XXXXXX");
   require(mkdtemp(model->folder) != NULL, model->folder);
-  for (int layer = 0; layer < sizes->layers; ++layer) {
-    for (int expert = 0; expert < sizes->experts; ++expert) {
-      char name[96];
-      expert_name(name, layer, expert, "gate");
-      add_weight(model, name, sizes->intermediate, sizes->hidden);
-      expert_name(name, layer, expert, "up");
-      add_weight(model, name, sizes->intermediate, sizes->hidden);
-      expert_name(name, layer, expert, "down");
-      add_weight(model, name, sizes->hidden, sizes->intermediate);
-    }
-  }
+  written_model_fill(model);
   return model;
 }
 
@@ -118,6 +91,10 @@ void written_model_destroy(struct written_model *model) {
   for (int i = 0; i < model->num_tensors; ++i) {
     free(model->tensors[i].data);
   }
+  for (int i = 0; i < model->num_owned; ++i) {
+    free(model->owned[i]);
+  }
+  free(model->owned);
   free(model->tensors);
   free(model);
 }
@@ -244,39 +221,75 @@ void written_tensors_save(const struct written_model *model, int num_shards) {
   save_index(model, num_shards);
 }
 
+/* config.json as these models have it, but for what no MoE layer needs. */
+#define NUMBER(field) NULL, offsetof(struct written_sizes, field)
+static const struct {
+  const char *families; /* that have the key, by their first letters */
+  const char *key;
+  const char *text; /* NULL: the number */
+  size_t number;
+} config_lines[] = {
+    {"d", "model_type", "\"deepseek_v3\"", 0},
+    {"g", "model_type", "\"gpt_oss\"", 0},
+    {"m", "model_type", "\"mixtral\"", 0},
+    {"q", "model_type", "\"qwen3_moe\"", 0},
+    {"dgmq", "num_hidden_layers", NUMBER(layers)},
+    {"dgmq", "hidden_size", NUMBER(hidden)},
+    {"gm", "intermediate_size", NUMBER(intermediate)},
+    {"dq", "intermediate_size", "7168", 0}, /* of dense layers */
+    {"dq", "moe_intermediate_size", NUMBER(intermediate)},
+    {"q", "num_experts", NUMBER(experts)},
+    {"gm", "num_local_experts", NUMBER(experts)},
+    {"d", "n_routed_experts", NUMBER(experts)},
+    {"dgmq", "num_experts_per_tok", NUMBER(top_k)},
+    {"g", "experts_per_token", NUMBER(top_k)},
+    {"dgmq", "hidden_act", "\"silu\"", 0},
+    {"q", "decoder_sparse_step", "1", 0},
+    {"q", "mlp_only_layers", "[]", 0},
+    {"d", "first_k_dense_replace", NUMBER(dense_layers)},
+    {"d", "moe_layer_freq", "1", 0},
+    {"d", "n_shared_experts", "1", 0},
+    {"d", "n_group", "8", 0},
+    {"d", "topk_group", "4", 0},
+    {"d", "num_nextn_predict_layers", "1", 0},
+    {"d", "scoring_func", "\"sigmoid\"", 0},
+    {"d", "routed_scaling_factor", "2.5", 0},
+    {"d", "quantization_config",
+     "{\"activation_scheme\":\"dynamic\",\"fmt\":\"e4m3\",\"quant_method\":\"fp8\","
+     "\"weight_block_size\":[128,128]}",
+     0},
+    {"g", "swiglu_limit", "7.0", 0},
+    {"g", "quantization_config",
+     "{\"modules_to_not_convert\":[\"lm_head\"],\"quant_method\":\"mxfp4\"}", 0},
+    {"m", "router_aux_loss_coef", "0.02", 0},
+    {"m", "sliding_window", "null", 0},
+    {"dq", "norm_topk_prob", "true", 0},
+    {"dgmq", "rms_norm_eps", "1e-06", 0},
+};
+#undef NUMBER
+
 void written_config_save(const struct written_model *model, const char *edit_key,
                          const char *edit_value) {
-  const struct {
-    const char *key;
-    const char *text; /* NULL: the number */
-    int number;
-  } lines[] = {
-      {"model_type", "\"qwen3_moe\"", 0},
-      {"num_hidden_layers", NULL, model->sizes.layers},
-      {"hidden_size", NULL, model->sizes.hidden},
-      {"moe_intermediate_size", NULL, model->sizes.intermediate},
-      {"num_experts", NULL, model->sizes.experts},
-      {"num_experts_per_tok", NULL, model->sizes.top_k},
-      {"hidden_act", "\"silu\"", 0},
-      {"decoder_sparse_step", "1", 0},
-      {"mlp_only_layers", "[]", 0},
-      {"norm_topk_prob", "true", 0},
-      {"rms_norm_eps", "1e-06", 0},
-  };
   FILE *file = create(model, "config.json");
   int found = edit_key == NULL;
   fprintf(file, "{\"rope_scaling\":{\"nested\":[[1],null]}");
-  for (size_t i = 0; i < sizeof lines / sizeof lines[0]; ++i) {
-    const int edited = edit_key != NULL && strcmp(lines[i].key, edit_key) == 0;
+  for (size_t i = 0; i < sizeof config_lines / sizeof config_lines[0]; ++i) {
+    const char *key = config_lines[i].key;
+    const int edited = edit_key != NULL && strcmp(key, edit_key) == 0;
+    if (strchr(config_lines[i].families, model->sizes.family[0]) == NULL) {
+      continue;
+    }
     found |= edited;
     if (edited && edit_value == NULL) {
       continue;
     }
-    fprintf(file, ",\"%s\":", lines[i].key);
-    if (edited || lines[i].text != NULL) {
-      fprintf(file, "%s", edited ? edit_value : lines[i].text);
+    fprintf(file, ",\"%s\":", key);
+    if (edited || config_lines[i].text != NULL) {
+      fprintf(file, "%s", edited ? edit_value : config_lines[i].text);
     } else {
-      fprintf(file, "%d", lines[i].number);
+      int number;
+      memcpy(&number, (const char *)&model->sizes + config_lines[i].number, sizeof number);
+      fprintf(file, "%d", number);
     }
   }
   if (!found && edit_value != NULL) {

@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "runtime/switchyard.h"
+
 #define WRITTEN_MAX_DIMS 9
 
 struct written_tensor {
@@ -27,6 +29,10 @@ struct written_tensor {
 
 struct written_sizes {
   int layers, hidden, intermediate, experts, top_k;
+  const char *family;  /* NULL: "qwen3_moe" */
+  const char *storage; /* NULL: "bf16"; "f16", "f32", "fp8", "modelopt", "nvfp4-pack", "mxfp4-pack",
+                          "gpt-oss" */
+  int dense_layers;    /* the first ones have no experts */
 };
 
 struct written_model {
@@ -35,11 +41,14 @@ struct written_model {
   int num_tensors;
   int capacity;
   struct written_tensor *tensors;
+  sy_expert_weights *weights; /* [layers, experts] what the experts' tensors mean */
+  void **owned;
+  int num_owned;
   int odd_header; /* 1: a header of odd length, so that data begins at an odd address */
 };
 
-/* The experts of a qwen3_moe model in BF16, with values that differ everywhere, in memory; its
- * folder is made, and empty. */
+/* The experts of a model, with values that differ everywhere, in memory; its folder is made, and
+ * empty. */
 struct written_model *written_model_create(const struct written_sizes *sizes);
 
 /* Removes the folder too. */
@@ -52,7 +61,12 @@ struct written_tensor *written_tensor_add(struct written_model *model, const cha
 struct written_tensor *written_tensor_find(struct written_model *model, const char *name);
 void written_tensor_drop(struct written_model *model, const char *name);
 
-/* Gate, up or down of an expert, by the names of qwen3_moe. */
+/* Of checkpoint_model.c: all experts' tensors, and what they mean; the beginning of a name. */
+void written_model_fill(struct written_model *model);
+void written_expert_stem(const struct written_model *model, int layer, int expert,
+                         const char *projection, char stem[96]);
+
+/* The ".weight" of gate, up or down of an expert. */
 struct written_tensor *written_expert(struct written_model *model, int layer, int expert,
                                       const char *projection);
 
