@@ -80,7 +80,7 @@ static void check_readable(const char *out) {
 /* ---- The program ---- */
 
 TEST(help_explains_the_program_and_each_command) {
-  static const char *const pages[] = {"--help", "plan --help", "info --help"};
+  static const char *const pages[] = {"--help", "plan --help", "info --help", "topo --help"};
   for (size_t i = 0; i < sizeof pages / sizeof pages[0]; ++i) {
     struct program_run r = run("%s", pages[i]);
     CHECK_EQ_I64(r.code, 0);
@@ -98,6 +98,7 @@ TEST(help_explains_the_program_and_each_command) {
   struct program_run r = run("--help");
   CHECK_STR_HAS(r.out, "\n  plan ");
   CHECK_STR_HAS(r.out, "\n  info ");
+  CHECK_STR_HAS(r.out, "\n  topo ");
   program_run_free(&r);
 }
 
