@@ -1,7 +1,9 @@
 /* switchyard plan: every buffer, wave and chunk of a shape at any world size. */
 #include "launch/plan.h"
 
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "launch/command.h"
 
@@ -79,9 +81,58 @@ static int make_sheets(struct session *session, const struct plan_request *reque
   return CLI_OK;
 }
 
+/* What exact and gather would take, each planned for itself. */
+static int find_rivals(struct session *session, const struct plan_request *request, int32_t world,
+                       struct plan_rival rivals[2]) {
+  static const sy_strategy strategies[2] = {SY_STRATEGY_EXACT, SY_STRATEGY_GATHER};
+  for (int i = 0; i < 2; ++i) {
+    struct plan_request other = *request;
+    struct plan_sheet sheet = {.buffers = NULL};
+    other.desc.strategy = strategies[i];
+    const int code = make_sheet(session, &other, world, &sheet);
+    free(sheet.buffers);
+    if (code != CLI_OK) {
+      return code;
+    }
+    rivals[i] = (struct plan_rival){.exchange_us = sheet.info.exchange_us,
+                                    .token_bytes = sheet.info.exchange_traffic_bytes /
+                                                   (double)request->desc.max_tokens};
+  }
+  return CLI_OK;
+}
+
+static int write_svg(struct session *session, const struct plan_request *request,
+                     const struct plan_sheet *sheets, const struct plan_rival (*rivals)[2]) {
+  FILE *out = fopen(request->svg, "we");
+  const bool drawn = out != NULL && plan_draw(request, sheets, rivals, request->worlds.count, out);
+  if ((out != NULL && fclose(out) != 0) || !drawn) {
+    return session_fail(session, CLI_FAILED, "--svg '%.200s' cannot be written: %s", request->svg,
+                        strerror(errno));
+  }
+  return CLI_OK;
+}
+
+static int draw(struct session *session, const struct plan_request *request,
+                const struct plan_sheet *sheets) {
+  struct plan_rival(*rivals)[2] = calloc(request->worlds.count, sizeof *rivals);
+  int code = rivals == NULL ? session_fail(session, CLI_FAILED, "out of memory") : CLI_OK;
+  for (size_t i = 0; code == CLI_OK && i < request->worlds.count; ++i) {
+    code = find_rivals(session, request, sheets[i].world, rivals[i]);
+  }
+  if (code == CLI_OK) {
+    code = write_svg(session, request, sheets, (const struct plan_rival(*)[2])rivals);
+  }
+  free(rivals);
+  return code;
+}
+
 static int print(struct session *session, const struct plan_request *request,
                  const struct plan_sheet *sheets) {
   const size_t count = request->worlds.count;
+  const int code = request->svg != NULL ? draw(session, request, sheets) : CLI_OK;
+  if (code != CLI_OK) {
+    return code;
+  }
   if (request->json) {
     if (!plan_print_json(request, sheets, count)) {
       return session_fail(session, CLI_FAILED, "out of memory");

@@ -16,16 +16,25 @@ static json_t *shape_json(const sy_shape *shape) {
       option_choice_name(plan_activations, (int)shape->activation), "bias", (int)shape->has_bias);
 }
 
+static json_t *level_json(const sy_link_level *level) {
+  return json_pack("{s:f, s:f, s:f}", "latency_us", level->latency_us, "message_us",
+                   level->message_us, "bandwidth_gbs", level->bandwidth_gbs);
+}
+
+static json_t *link_json(const sy_link *link) {
+  return json_pack("{s:i, s:o, s:o}", "ranks_per_host", (int)link->ranks_per_host, "in_host",
+                   level_json(&link->in_host), "between_hosts", level_json(&link->between_hosts));
+}
+
 static json_t *request_json(const sy_plan_desc *desc) {
-  return json_pack("{s:I, s:I, s:I, s:o, s:o, s:s, s:s, s:s, s:f, s:f}", "max_tokens",
-                   (json_int_t)desc->max_tokens, "wave_tokens", (json_int_t)desc->wave_tokens,
-                   "chunk_rows", (json_int_t)desc->chunk_rows, "exchange_budget_bytes",
-                   size(desc->exchange_budget_bytes), "scratch_budget_bytes",
-                   size(desc->scratch_budget_bytes), "strategy",
-                   option_choice_name(plan_strategies, (int)desc->strategy), "combine",
-                   option_choice_name(plan_combines, (int)desc->combine), "return_dtype",
-                   option_choice_name(plan_dtypes, (int)desc->return_dtype), "link_latency_us",
-                   desc->link.latency_us, "link_bandwidth_gbs", desc->link.bandwidth_gbs);
+  return json_pack(
+      "{s:I, s:I, s:I, s:o, s:o, s:s, s:s, s:s, s:o}", "max_tokens", (json_int_t)desc->max_tokens,
+      "wave_tokens", (json_int_t)desc->wave_tokens, "chunk_rows", (json_int_t)desc->chunk_rows,
+      "exchange_budget_bytes", size(desc->exchange_budget_bytes), "scratch_budget_bytes",
+      size(desc->scratch_budget_bytes), "strategy",
+      option_choice_name(plan_strategies, (int)desc->strategy), "combine",
+      option_choice_name(plan_combines, (int)desc->combine), "return_dtype",
+      option_choice_name(plan_dtypes, (int)desc->return_dtype), "link", link_json(&desc->link));
 }
 
 static json_t *token_json(const struct plan_traffic *traffic) {
@@ -50,10 +59,12 @@ static json_t *sheet_json(const struct plan_request *request, const struct plan_
   const sy_plan_info *info = &sheet->info;
   char hash[24];
   snprintf(hash, sizeof hash, "%016" PRIx64, info->hash);
-  json_t *plan = json_pack(
-      "{s:i, s:i, s:s, s:f, s:f}", "world", (int)sheet->world, "rank", (int)request->desc.rank,
-      "strategy", option_choice_name(plan_strategies, (int)info->strategy), "predicted_exact_us",
-      info->auto_dispatch_us, "predicted_gather_us", info->auto_gather_us);
+  json_t *plan = json_pack("{s:i, s:i, s:s, s:f, s:f, s:f, s:f}", "world", (int)sheet->world,
+                           "rank", (int)request->desc.rank, "strategy",
+                           option_choice_name(plan_strategies, (int)info->strategy),
+                           "predicted_exact_us", info->auto_dispatch_us, "predicted_gather_us",
+                           info->auto_gather_us, "predicted_exchange_us", info->exchange_us,
+                           "expected_traffic_bytes", info->exchange_traffic_bytes);
   json_t *sizes = json_pack(
       "{s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:o}", "wave_tokens",
       (json_int_t)info->wave_tokens, "chunk_rows", (json_int_t)info->chunk_rows, "max_waves",

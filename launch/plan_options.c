@@ -1,6 +1,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "launch/link_file.h"
 #include "launch/models.h"
 #include "launch/plan.h"
 
@@ -58,9 +59,12 @@ struct flags {
   struct layer_numbers layer;
   int mode, strategy, combine, return_dtype;
   int64_t rank, max_tokens, wave_tokens, chunk_rows, exchange_budget, scratch_budget;
-  double latency_us, bandwidth_gbs;
+  const char *link;
+  double latency_us, bandwidth_gbs, network_latency_us, network_bandwidth_gbs; /* 0: not given */
+  int64_t ranks_per_host;
   struct value_list worlds;
   bool json;
+  const char *svg;
 };
 
 #define MAX_BUDGET (INT64_C(1) << 50)
@@ -118,9 +122,23 @@ static const struct option_spec specs[] = {
      .min = 1,
      .max = 65536},
     INTEGER("rank", rank, 0, 65535, "whose plan"),
-    NUMBER("link-latency-us", latency_us, 1e-3, 1e6, "of one message"),
-    NUMBER("link-bandwidth-gbs", bandwidth_gbs, 1e-3, 1e6,
-           "of one rank and direction, in 1e9 bytes per second"),
+    HEADING("The links between ranks; single figures win over a file's"),
+    {.kind = OPTION_TEXT,
+     .name = "link",
+     .value = "FILE",
+     .help = "figures that `switchyard doctor --write-link FILE` has measured",
+     AT(link)},
+    NUMBER("link-latency-us", latency_us, LINK_MIN, LINK_MAX,
+           "of one message inside a host (default 2)"),
+    NUMBER("link-bandwidth-gbs", bandwidth_gbs, LINK_MIN, LINK_MAX,
+           "of one rank and direction inside a host, in 1e9 bytes per second (default 8)"),
+    NUMBER("network-latency-us", network_latency_us, LINK_MIN, LINK_MAX,
+           "of one message between hosts (default 30)"),
+    NUMBER("network-bandwidth-gbs", network_bandwidth_gbs, LINK_MIN, LINK_MAX,
+           "of one rank and direction between hosts (default 1.2)"),
+    INTEGER("ranks-per-host", ranks_per_host, 0, 65536,
+            "ranks 0 to N - 1 are on the first host, and so on; 0: all on one (default: of the "
+            "file, or 0)"),
     HEADING("Limits"),
     INTEGER("max-tokens", max_tokens, 1, INT32_MAX, "tokens of any rank in one forward"),
     BUDGET("exchange-budget", exchange_budget,
@@ -135,6 +153,12 @@ static const struct option_spec specs[] = {
     CHOICE("combine", combine, plan_combines, "how a token's partial results meet again"),
     CHOICE("return-dtype", return_dtype, plan_dtypes, "of the rows on their way back"),
     HEADING("Output"),
+    {.kind = OPTION_TEXT,
+     .name = "svg",
+     .value = "FILE",
+     .help = "draw curves over --world, which has several values: bytes of a token, exchange time, "
+             "memory of a rank",
+     AT(svg)},
     {.kind = OPTION_SWITCH, .name = "json", .help = "print JSON; sizes in bytes", AT(json)},
 };
 
@@ -154,7 +178,6 @@ static const struct option_page page = {
 
 /* Under mpirun the world is the one that it started. */
 static struct flags defaults(const struct session *session) {
-  const sy_plan_desc desc = SY_PLAN_DESC_INIT;
   return (struct flags){
       .model = NOT_GIVEN,
       .layer = {NOT_GIVEN, NOT_GIVEN, NOT_GIVEN, NOT_GIVEN, NOT_GIVEN, NOT_GIVEN},
@@ -163,8 +186,7 @@ static struct flags defaults(const struct session *session) {
       .chunk_rows = NOT_GIVEN,
       .exchange_budget = NOT_GIVEN,
       .scratch_budget = NOT_GIVEN,
-      .latency_us = desc.link.latency_us,
-      .bandwidth_gbs = desc.link.bandwidth_gbs,
+      .ranks_per_host = NOT_GIVEN,
       .worlds = {.count = 1, .values = {session->world}},
   };
 }
@@ -204,6 +226,10 @@ static int check_combinations(struct session *session, const struct flags *flags
                         "--chunk-rows and --scratch-budget exclude each other: a chunk is either "
                         "given or derived from the budget");
   }
+  if (flags->svg != NULL && flags->worlds.count < 2) {
+    return session_fail(session, CLI_USAGE,
+                        "--svg draws curves, which need several values of --world, such as 1..64");
+  }
   for (size_t i = 0; i < flags->worlds.count; ++i) {
     if (flags->rank >= flags->worlds.values[i]) {
       return session_fail(
@@ -214,7 +240,29 @@ static int check_combinations(struct session *session, const struct flags *flags
   return CLI_OK;
 }
 
-static void fill_request(const struct flags *flags, struct plan_request *request) {
+static void take_number(double number, double *figure) {
+  if (number > 0.0) {
+    *figure = number;
+  }
+}
+
+static int complete_link(struct session *session, const struct flags *flags, sy_link *link) {
+  char error[LAUNCH_ERROR_BYTES];
+  if (flags->link != NULL && !link_file_read(flags->link, link, error)) {
+    return session_fail(session, CLI_BAD_FILE, "%s", error);
+  }
+  take_number(flags->latency_us, &link->in_host.latency_us);
+  take_number(flags->bandwidth_gbs, &link->in_host.bandwidth_gbs);
+  take_number(flags->network_latency_us, &link->between_hosts.latency_us);
+  take_number(flags->network_bandwidth_gbs, &link->between_hosts.bandwidth_gbs);
+  if (flags->ranks_per_host != NOT_GIVEN) {
+    link->ranks_per_host = (int32_t)flags->ranks_per_host;
+  }
+  return CLI_OK;
+}
+
+static void fill_request(const struct flags *flags, const sy_link *link,
+                         struct plan_request *request) {
   sy_shape shape = SY_SHAPE_INIT;
   shape.hidden = flags->layer.hidden;
   shape.intermediate = flags->layer.intermediate;
@@ -237,19 +285,22 @@ static void fill_request(const struct flags *flags, struct plan_request *request
   desc.strategy = (sy_strategy)flags->strategy;
   desc.combine = (sy_combine)flags->combine;
   desc.return_dtype = (sy_dtype)flags->return_dtype;
-  desc.link = (sy_link){flags->latency_us, flags->bandwidth_gbs};
+  desc.link = *link;
   *request = (struct plan_request){
       .model = flags->model == NOT_GIVEN ? NULL : option_choice_name(model_names, flags->model),
       .shape = shape,
       .desc = desc,
       .worlds = flags->worlds,
       .json = flags->json,
+      .svg = flags->svg,
   };
 }
 
 int plan_options_parse(struct session *session, int argc, char **argv,
                        struct plan_request *request_out) {
   struct flags flags = defaults(session);
+  const sy_plan_desc desc = SY_PLAN_DESC_INIT;
+  sy_link link = desc.link;
   int code = options_parse(session, &page, argc, argv, &flags);
   if (code == CLI_OK) {
     code = check_combinations(session, &flags);
@@ -258,7 +309,10 @@ int plan_options_parse(struct session *session, int argc, char **argv,
     code = complete_layer(session, &flags);
   }
   if (code == CLI_OK) {
-    fill_request(&flags, request_out);
+    code = complete_link(session, &flags, &link);
+  }
+  if (code == CLI_OK) {
+    fill_request(&flags, &link, request_out);
   }
   return code;
 }

@@ -43,12 +43,36 @@ static void print_strategy(const struct text_style *style, const struct plan_req
                exact, gather);
   } else {
     const bool is_gather = info->strategy == SY_STRATEGY_GATHER;
-    print_fact(style, "Strategy",
-               "%s, predicted to exchange in %s, against %s by %s (link: %g us, %g GB/s)", name,
-               is_gather ? gather : exact, is_gather ? exact : gather,
-               is_gather ? "exact" : "gather", request->desc.link.latency_us,
-               request->desc.link.bandwidth_gbs);
+    print_fact(style, "Strategy", "%s, predicted to exchange in %s in one wave, against %s by %s",
+               name, is_gather ? gather : exact, is_gather ? exact : gather,
+               is_gather ? "exact" : "gather");
   }
+}
+
+static void print_links(const struct text_style *style, const struct plan_request *request,
+                        int32_t world) {
+  const sy_link *link = &request->desc.link;
+  const bool one_host = link->ranks_per_host == 0 || link->ranks_per_host >= world;
+  char words[120] = "";
+  if (!one_host) {
+    snprintf(words, sizeof words, "; between hosts of %d ranks %g us, %g GB/s",
+             (int)link->ranks_per_host, link->between_hosts.latency_us,
+             link->between_hosts.bandwidth_gbs);
+  }
+  print_fact(style, "Links", "in a host %g us, %g GB/s a rank and direction%s",
+             link->in_host.latency_us, link->in_host.bandwidth_gbs, words);
+}
+
+static void print_expectation(const struct text_style *style, const struct plan_request *request,
+                              const struct plan_sheet *sheet) {
+  char bytes[TEXT_SIZE];
+  char time[TEXT_SIZE];
+  const double token = sheet->info.exchange_traffic_bytes / (double)request->desc.max_tokens;
+  print_fact(style, "Expected",
+             "%s of a token between ranks, both ways and with headers; %s for the exchange of all "
+             "%" PRId64 " tokens of each rank, if all experts are alike likely",
+             text_bytes(bytes, (uint64_t)(token + 0.5)), text_time(time, sheet->info.exchange_us),
+             request->desc.max_tokens);
 }
 
 static void print_facts(const struct text_style *style, const struct plan_request *request,
@@ -66,6 +90,7 @@ static void print_facts(const struct text_style *style, const struct plan_reques
              info->max_waves, info->wave_tokens, request->desc.max_tokens);
   print_fact(style, "Chunks", "at most %" PRId64 " a wave of M = %" PRId64 " received rows",
              info->max_chunks, info->chunk_rows);
+  print_links(style, request, sheet->world);
   print_strategy(style, request, sheet);
   print_fact(style, "Row", "%zu bytes out with room for %d expert%s; %zu bytes back as %s, %s",
              info->row_bytes, (int)info->slots_per_row, info->slots_per_row == 1 ? "" : "s",
@@ -77,6 +102,7 @@ static void print_facts(const struct text_style *style, const struct plan_reques
              traffic->rows_out, traffic->rows_out == 1 ? "" : "s",
              text_bytes(a, traffic->bytes_out), traffic->rows_back,
              traffic->rows_back == 1 ? "" : "s", text_bytes(b, traffic->bytes_back));
+  print_expectation(style, request, sheet);
 }
 
 /* Columns before the formula, which may need several lines. */
@@ -135,22 +161,20 @@ void plan_print_sheet(const struct plan_request *request, const struct plan_shee
   print_terms(&style, request, sheet);
 }
 
-static void print_world(const struct plan_sheet *sheet) {
+static void print_world(const struct plan_request *request, const struct plan_sheet *sheet) {
   const sy_plan_info *info = &sheet->info;
   char waves[48];
   char chunks[48];
   char texts[5][TEXT_SIZE];
   snprintf(waves, sizeof waves, "%" PRId64 " x %" PRId64, info->max_waves, info->wave_tokens);
   snprintf(chunks, sizeof chunks, "%" PRId64 " x %" PRId64, info->max_chunks, info->chunk_rows);
-  const double us =
-      info->strategy == SY_STRATEGY_GATHER ? info->auto_gather_us : info->auto_dispatch_us;
+  const double token = info->exchange_traffic_bytes / (double)request->desc.max_tokens;
   printf("%7d  %7d  %-8s  %9s  %11s  %8s  %8s  %8s  %8s", (int)sheet->world,
          (int)info->local_experts, option_choice_name(plan_strategies, (int)info->strategy), waves,
          chunks, text_bytes(texts[0], info->exchange_bytes),
          text_bytes(texts[1], info->scratch_bytes), text_bytes(texts[2], info->weight_bytes),
-         text_bytes(texts[3], sheet->traffic.bytes_out + sheet->traffic.bytes_back));
-  printf("  %8s\n",
-         sheet->world == 1 || info->strategy == SY_STRATEGY_FIXED ? "-" : text_time(texts[4], us));
+         text_bytes(texts[3], (uint64_t)(token + 0.5)));
+  printf("  %8s\n", sheet->world == 1 ? "-" : text_time(texts[4], info->exchange_us));
 }
 
 void plan_print_worlds(const struct plan_request *request, const struct plan_sheet *sheets,
@@ -159,16 +183,17 @@ void plan_print_worlds(const struct plan_request *request, const struct plan_she
   print_title(&style, request);
   printf(", rank %d of each world\n\n", (int)request->desc.rank);
   print_layer(&style, request);
+  print_links(&style, request, (int32_t)request->worlds.values[count - 1]);
   printf("\n%s%7s  %7s  %-8s  %9s  %11s  %8s  %8s  %8s  %8s  %8s%s\n", style.dim, "world",
          "experts", "strategy", "waves", "chunks", "exchange", "scratch", "weights", "token",
          "time", style.end);
   for (size_t i = 0; i < count; ++i) {
-    print_world(&sheets[i]);
+    print_world(request, &sheets[i]);
   }
   printf("\n%s", style.dim);
   text_wrap(stdout, 0,
             "experts and weights: of this rank. waves: how many at most x tokens. "
-            "chunks: how many at most in a wave x rows. token: what one token moves "
-            "between ranks at most, both ways. time: predicted exchange.");
+            "chunks: how many at most in a wave x rows. token: expected bytes of one between "
+            "ranks, both ways. time: predicted exchange of all tokens.");
   printf("%s", style.end);
 }

@@ -1,10 +1,10 @@
 /* A plan: every size that a shape and its limits imply. Local and pure. */
-#include <math.h>
 #include <string.h>
 
 #include "kernels/wire.h"
 #include "runtime/internal.h"
 #include "runtime/memory.h"
+#include "runtime/predict.h"
 
 static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -19,13 +19,7 @@ static sy_status check_desc(const sy_plan_desc *desc) {
   SY_TRY(
       sy_check_range("combine", (int64_t)desc->combine, SY_COMBINE_PER_RANK, SY_COMBINE_PER_SLOT));
   SY_TRY(sy_check_range("return_dtype", (int64_t)desc->return_dtype, SY_DTYPE_BF16, SY_DTYPE_F32));
-  if (!(desc->link.latency_us > 0.0 && isfinite(desc->link.latency_us)) ||
-      !(desc->link.bandwidth_gbs > 0.0 && isfinite(desc->link.bandwidth_gbs))) {
-    return sy_fail(SY_ERR_ARGUMENT,
-                   "link latency is %g us and bandwidth %g GB/s; allowed: finite, above 0",
-                   desc->link.latency_us, desc->link.bandwidth_gbs);
-  }
-  return SY_OK;
+  return sy_check_link(&desc->link);
 }
 
 /* What each strategy means for the sizes. */
@@ -59,41 +53,11 @@ static void set_dims(struct sy_plan *plan) {
 
 /* ---- Choosing a strategy ---- */
 
-/* The chance that a token with K distinct experts, all alike likely, has one among `owned` of E. */
-static double chance_of_rank(int64_t owned, int64_t experts, int64_t top_k) {
-  double none = 1.0;
-  for (int64_t i = 0; i < min_i64(top_k, experts); ++i) {
-    none *= experts - owned - i > 0 ? (double)(experts - owned - i) / (double)(experts - i) : 0.0;
-  }
-  return 1.0 - none;
-}
-
-/* Predicted exchange time of T_max tokens per rank, both directions: a message to each peer costs
- * the latency once (they overlap), bytes cost bandwidth. Uniform routing. */
-static double predict_us(const struct sy_plan *plan, double remote_rows, int32_t slots) {
-  const struct sy_dims *d = &plan->dims;
-  const double tokens = (double)plan->desc.max_tokens;
-  const size_t row_bytes = sy_wire_row_make(d->mode, d->format, d->hidden, slots).bytes;
-  const double bytes = tokens * remote_rows * (double)(row_bytes + d->return_row_bytes);
-  return 2.0 * plan->desc.link.latency_us + bytes / (plan->desc.link.bandwidth_gbs * 1e3);
-}
-
-/* AUTO takes dispatch (exact) unless gather is predicted to be faster. */
+/* AUTO takes dispatch (exact) unless gather is predicted to be faster: on all ranks alike. */
 static void choose_strategy(struct sy_plan *plan) {
-  const struct sy_dims *d = &plan->dims;
-  double remote = 0.0; /* expected other ranks that a token goes to */
-  int32_t owned = -1;
-  double chance = 0.0; /* of a rank that owns `owned` experts: neighbours mostly own as many */
-  for (int32_t p = 0; p < plan->model.world; ++p) {
-    if (plan->model.rank_experts[p] != owned) {
-      owned = plan->model.rank_experts[p];
-      chance = chance_of_rank(owned, plan->model.shape.num_experts, plan->model.shape.top_k);
-    }
-    remote += p == plan->desc.rank ? 0.0 : chance;
-  }
-  const int32_t slots = (int32_t)min_i64(d->top_k, d->max_local_experts);
-  plan->info.auto_dispatch_us = predict_us(plan, remote, slots);
-  plan->info.auto_gather_us = predict_us(plan, (double)(d->world - 1), (int32_t)d->top_k);
+  const int64_t all = plan->desc.max_tokens;
+  plan->info.auto_dispatch_us = sy_predict(plan, SY_STRATEGY_EXACT, all).us;
+  plan->info.auto_gather_us = sy_predict(plan, SY_STRATEGY_GATHER, all).us;
   const bool gather = plan->info.auto_gather_us < plan->info.auto_dispatch_us;
   set_strategy(plan, plan->desc.strategy != SY_STRATEGY_AUTO ? plan->desc.strategy
                      : gather                                ? SY_STRATEGY_GATHER
@@ -208,6 +172,9 @@ static sy_status set_info(struct sy_plan *plan) {
   info->return_row_bytes = d->return_row_bytes;
   info->weight_bytes = (size_t)d->local_experts * sy_kernels_cpu()->expert_bytes(&env);
   info->hash = hash_plan(plan);
+  const struct sy_prediction prediction = sy_predict(plan, info->strategy, d->wave_tokens);
+  info->exchange_us = prediction.us;
+  info->exchange_traffic_bytes = prediction.rank_bytes;
   return SY_OK;
 }
 

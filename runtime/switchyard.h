@@ -334,10 +334,18 @@ SY_API sy_status sy_layer_load_counts(sy_layer *layer, int32_t reset, uint64_t *
 
 /* ---- Plans ---- */
 
-/* What a link can do; AUTO chooses the strategy from it. Defaults: shared memory of one host. */
-typedef struct sy_link {
-  double latency_us;    /* of one message; > 0 */
+/* What links can do, while all ranks exchange at once; AUTO chooses the strategy from it. Rank r is
+ * on host r / ranks_per_host. Defaults: shared memory, and 10 Gb Ethernet between hosts. */
+typedef struct sy_link_level {
+  double latency_us;    /* until one message is there; > 0 */
+  double message_us;    /* that each message costs its rank beside; >= 0 */
   double bandwidth_gbs; /* of one rank, each direction, 1e9 bytes per second; > 0 */
+} sy_link_level;
+
+typedef struct sy_link {
+  sy_link_level in_host;
+  sy_link_level between_hosts;
+  int32_t ranks_per_host; /* 0: all on one host */
 } sy_link;
 
 typedef struct sy_plan_desc {
@@ -359,8 +367,8 @@ typedef struct sy_plan_desc {
   {                                                                                              \
     .struct_size = sizeof(sy_plan_desc), .world = 1, .exchange_budget_bytes = (size_t)512 << 20, \
     .scratch_budget_bytes = (size_t)256 << 20, .link = {                                         \
-      .latency_us = 2.0,                                                                         \
-      .bandwidth_gbs = 8.0                                                                       \
+      .in_host = {.latency_us = 2.0, .message_us = 0.3, .bandwidth_gbs = 8.0},                   \
+      .between_hosts = {.latency_us = 30.0, .message_us = 1.0, .bandwidth_gbs = 1.2},            \
     }                                                                                            \
   }
 
@@ -389,8 +397,11 @@ typedef struct sy_plan_info {
   size_t scratch_bytes;
   size_t weight_bytes;     /* of this rank's experts of one layer, prepacked */
   uint64_t hash;           /* equal on all ranks that can work together */
-  double auto_dispatch_us; /* predicted exchange time of one wave: exact rows, */
-  double auto_gather_us;   /* and gather */
+  double auto_dispatch_us; /* predicted exchange time of T_max tokens in one wave: exact rows, */
+  double auto_gather_us;   /* and gather; the same on all ranks, whatever they own */
+  double exchange_us;      /* predicted exchange time of T_max tokens in all waves of this plan */
+  double exchange_traffic_bytes; /* expected of this rank then: its tokens' rows out and back, and
+                                    headers. Both for routing that likes all experts alike */
 } sy_plan_info;
 #define SY_PLAN_INFO_INIT \
   { .struct_size = sizeof(sy_plan_info) }

@@ -170,10 +170,10 @@ static void check_refusals(const struct refusal *refusals, size_t count) {
 
 TEST(a_wrong_command_names_itself) {
   static const struct refusal refusals[] = {
-      {"plna", {"'plna' is not a command", "allowed: plan, info", "did you mean plan?"}},
+      {"plna", {"'plna' is not a command", "allowed: plan, topo, info", "did you mean plan?"}},
       {"--versoin", {"'--versoin' is not an option", "--help, --version", "mean --version?"}},
       {"--json", {"'--json' is not an option", "allowed: --help, --version, or a command"}},
-      {"", {"'' is not a command", "allowed: plan, info"}},
+      {"", {"'' is not a command", "allowed: plan, topo, info"}},
   };
   CHECK_REFUSALS(refusals);
   struct program_run r = program_run(SWITCHYARD_PROGRAM);
@@ -333,6 +333,10 @@ static void check_same(const json_t *plan, const sy_plan_info *info) {
              0.0);
   CHECK_NEAR(json_real_value(json_object_get(plan, "predicted_gather_us")), info->auto_gather_us,
              0.0);
+  CHECK_NEAR(json_real_value(json_object_get(plan, "predicted_exchange_us")), info->exchange_us,
+             0.0);
+  CHECK_NEAR(json_real_value(json_object_get(plan, "expected_traffic_bytes")),
+             info->exchange_traffic_bytes, 0.0);
 }
 
 /* Runs the command and the library on the same; arguments must say what desc says. */
@@ -370,17 +374,79 @@ TEST(every_flag_reaches_the_library) {
   desc.strategy = SY_STRATEGY_AUTO;
   desc.combine = SY_COMBINE_PER_SLOT;
   desc.return_dtype = SY_DTYPE_F32;
-  desc.link = (sy_link){.latency_us = 7.5, .bandwidth_gbs = 12.25};
+  desc.link.in_host.latency_us = 7.5;
+  desc.link.in_host.bandwidth_gbs = 12.25;
+  desc.link.between_hosts.latency_us = 55.0;
+  desc.link.between_hosts.bandwidth_gbs = 0.25;
+  desc.link.ranks_per_host = 4;
 #define LAYER                                                                                    \
   "plan --hidden 320 --intermediate 192 --experts 37 --top-k 5 --mode w4a16 --activation relu2 " \
   "--bias yes --world 6 --rank 2 --max-tokens 5000 --combine per_slot --return-dtype f32 "       \
-  "--link-latency-us 7.5 --link-bandwidth-gbs 12.25 "
+  "--link-latency-us 7.5 --link-bandwidth-gbs 12.25 --network-latency-us 55 "                    \
+  "--network-bandwidth-gbs 0.25 --ranks-per-host 4 "
   check_against_library(LAYER "--exchange-budget 3MiB --scratch-budget 5120KiB", &desc);
   desc.wave_tokens = 77;
   desc.chunk_rows = 33;
   desc.strategy = SY_STRATEGY_GATHER;
   check_against_library(LAYER "--wave-tokens 77 --chunk-rows 33 --strategy gather", &desc);
 #undef LAYER
+}
+
+/* Figures of a file, of which single options replace some. */
+TEST(plan_takes_link_figures_from_a_file) {
+  char path[] = "/tmp/switchyard_link_XXXXXX";
+  const int file = mkstemp(path);
+  static const char figures[] =
+      "{\"switchyard_link\": 1, \"ranks_per_host\": 2, \"between_hosts\": {\"latency_us\": 40, "
+      "\"message_us\": 2, \"bandwidth_gbs\": 0.5}}";
+  if (!CHECK(file >= 0 && write(file, figures, sizeof figures - 1) == sizeof figures - 1)) {
+    return;
+  }
+  close(file);
+  char arguments[256];
+  snprintf(arguments, sizeof arguments,
+           "plan --model tiny-moe --world 4 --link %s --network-latency-us 41", path);
+  json_t *root = run_json(arguments);
+  const json_t *link = json_object_get(json_object_get(root, "request"), "link");
+  const json_t *network = json_object_get(link, "between_hosts");
+  CHECK_EQ_I64(integer(link, "ranks_per_host"), 2);
+  CHECK_NEAR(json_real_value(json_object_get(network, "latency_us")), 41.0, 0.0);
+  CHECK_NEAR(json_real_value(json_object_get(network, "bandwidth_gbs")), 0.5, 0.0);
+  json_decref(root);
+  unlink(path);
+  struct program_run r = run("plan --model tiny-moe --world 4 --link %s", path);
+  CHECK_EQ_I64(r.code, 3);
+  CHECK_STR_HAS(r.err, "cannot be read: No such file or directory");
+  program_run_free(&r);
+}
+
+TEST(plan_draws_its_curves) {
+  char path[] = "/tmp/switchyard_curve_XXXXXX";
+  static char svg[1 << 16];
+  const int file = mkstemp(path);
+  if (!CHECK(file >= 0)) {
+    return;
+  }
+  struct program_run r = run("plan --model qwen3-30b --world 1..1024 --svg %s", path);
+  CHECK_EQ_I64(r.code, 0);
+  program_run_free(&r);
+  svg[read(file, svg, sizeof svg - 1)] = '\0';
+  close(file);
+  unlink(path);
+  int points = 0;
+  for (const char *at = svg; (at = strstr(at, "r=\"3.2\"")) != NULL; ++at) {
+    ++points;
+  }
+  CHECK_EQ_I64(points, 5 * 10 + 2 * 11); /* one rank exchanges nothing */
+  CHECK_STR_HAS(svg, "</svg>\n");
+  r = run("plan --model qwen3-30b --world 4 --svg %s", path);
+  CHECK_EQ_I64(r.code, 2);
+  CHECK_STR_HAS(r.err, "--svg draws curves, which need several values of --world");
+  program_run_free(&r);
+  r = run("plan --model qwen3-30b --world 1..4 --svg /dev/full");
+  CHECK_EQ_I64(r.code, 1);
+  CHECK_STR_HAS(r.err, "--svg '/dev/full' cannot be written");
+  program_run_free(&r);
 }
 
 TEST(models_are_what_they_should_be) {

@@ -491,13 +491,52 @@ TEST(auto_takes_what_it_predicts_to_be_fastest) {
     const sy_shape shape = small_shape(SY_MODE_W4A4, 2048, 768, 128, 8);
     sy_plan_desc desc = desc_of(&shape, world, 256);
     const sy_plan_info info = info_of(&desc);
-    CHECK(info.auto_dispatch_us > 0.0 && info.auto_gather_us > 0.0);
+    CHECK_EQ_I64(info.auto_dispatch_us > 0.0 && info.auto_gather_us > 0.0, world > 1);
     CHECK_EQ_I64(info.strategy, info.auto_gather_us < info.auto_dispatch_us ? SY_STRATEGY_GATHER
                                                                             : SY_STRATEGY_EXACT);
     desc.strategy = SY_STRATEGY_FIXED; /* predictions are given all the same */
     CHECK_EQ_I64(info_of(&desc).strategy, SY_STRATEGY_FIXED);
     CHECK_NEAR(info_of(&desc).auto_gather_us, info.auto_gather_us, 0.0);
   }
+}
+
+/* Ranks that own more or fewer experts, and a last host that is not full: all choose alike. */
+TEST(auto_chooses_the_same_on_every_rank) {
+  for (int32_t experts = 1; experts <= 40; ++experts) {
+    for (int32_t world = 2; world <= 8; ++world) {
+      const sy_shape shape = small_shape(SY_MODE_W4A4, 64, 32, experts, 8);
+      sy_plan_desc desc = desc_of(&shape, world, 256);
+      desc.link.ranks_per_host = experts % 4;
+      const sy_plan_info first = info_of(&desc);
+      for (int32_t rank = 1; rank < world; ++rank) {
+        desc.rank = rank;
+        const sy_plan_info info = info_of(&desc);
+        CHECK_EQ_U64(info.hash, first.hash);
+        CHECK_NEAR(info.exchange_us, first.exchange_us, 0.0);
+      }
+    }
+  }
+}
+
+/* A case that is worked out by hand: 2 hosts of 2 ranks, every token to every rank. */
+TEST(the_exchange_is_predicted_from_the_link) {
+  const sy_shape shape = small_shape(SY_MODE_BF16, 64, 32, 4, 4);
+  sy_plan_desc desc = desc_of(&shape, 4, 100);
+  desc.wave_tokens = 30; /* 4 waves */
+  desc.strategy = SY_STRATEGY_EXACT;
+  desc.link = (sy_link){.in_host = {2.0, 0.5, 10.0}, .between_hosts = {20.0, 1.5, 1.0}};
+  desc.link.ranks_per_host = 2;
+  const sy_plan_info info = info_of(&desc);
+  const double row = (double)(info.row_bytes + info.return_row_bytes);
+  const double beyond = 100.0 * 2.0 * row + 4.0 * 2.0 * 2.0 * 64.0;
+  const double inside = 100.0 * row + 4.0 * 2.0 * 64.0;
+  CHECK_NEAR(info.exchange_traffic_bytes, inside + beyond, 1e-6);
+  CHECK_NEAR(info.exchange_us, 4.0 * 2.0 * (20.0 + 0.5 + 2.0 * 1.5) + beyond / 1e3, 1e-6);
+  desc.link.ranks_per_host = 0; /* one host */
+  CHECK_NEAR(info_of(&desc).exchange_us, 4.0 * 2.0 * (2.0 + 3.0 * 0.5) + (inside + beyond) / 10e3,
+             1e-6);
+  desc.strategy = SY_STRATEGY_FIXED; /* 4 waves of 30 rows, however many tokens there are */
+  CHECK_NEAR(info_of(&desc).exchange_traffic_bytes, 3.0 * (120.0 * row + 4.0 * 2.0 * 64.0), 1e-6);
 }
 
 /* ---- What is refused ---- */
@@ -527,10 +566,12 @@ TEST(descriptions_out_of_range_are_refused) {
   REFUSED(bad, desc.strategy = (sy_strategy)4, "strategy is 4", "0 to 3");
   REFUSED(bad, desc.combine = (sy_combine)2, "combine is 2", "0 to 1");
   REFUSED(bad, desc.return_dtype = (sy_dtype)2, "return_dtype is 2", "0 to 1");
-  REFUSED(bad, desc.link.latency_us = 0.0, "latency is 0 us", "above 0");
-  REFUSED(bad, desc.link.latency_us = NAN, "latency is", "finite");
-  REFUSED(bad, desc.link.bandwidth_gbs = -1.0, "bandwidth -1 GB/s", "above 0");
-  REFUSED(bad, desc.link.bandwidth_gbs = INFINITY, "bandwidth inf", "finite");
+  REFUSED(bad, desc.link.in_host.latency_us = 0.0, "in_host", "latency is 0 us", "above 0");
+  REFUSED(bad, desc.link.in_host.latency_us = NAN, "latency is", "finite");
+  REFUSED(bad, desc.link.in_host.message_us = -1.0, "a message costs -1 us", "finite");
+  REFUSED(bad, desc.link.between_hosts.bandwidth_gbs = -1.0, "between_hosts", "bandwidth is -1");
+  REFUSED(bad, desc.link.between_hosts.bandwidth_gbs = INFINITY, "bandwidth is inf", "finite");
+  REFUSED(bad, desc.link.ranks_per_host = -1, "link ranks_per_host is -1", "0 to 2147483647");
 }
 
 TEST(shapes_out_of_range_are_refused) {
