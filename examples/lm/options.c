@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "launch/link_file.h"
+
 static const char *const help[] = {
     "Usage: lm generate --model DIR [--prompt TEXT ...] [OPTION ...]\n"
     "       lm score --model DIR --text FILE [OPTION ...]\n"
@@ -42,6 +44,8 @@ static const char *const help[] = {
     "  --strategy HOW       auto, exact, fixed or gather: the exchange between ranks; never "
     "changes\n"
     "                       a result (default: auto)\n"
+    "  --link FILE          figures of the links between ranks, from which auto chooses: what\n"
+    "                       'switchyard doctor --write-link FILE' measured\n"
     "  --wave-tokens N      tokens of a rank that travel together, 1 to 2147483647\n"
     "                       (default: from the plan's memory budget)\n"
     "  --chunk-rows N       received rows that are computed together, 1 to 2147483647\n"
@@ -98,6 +102,7 @@ enum flag {
   FLAG_RETURN,
   FLAG_STRATEGY,
   FLAG_DEVICE,
+  FLAG_LINK,
   FLAG_WAVE_TOKENS,
   FLAG_CHUNK_ROWS,
   FLAG_THREADS,
@@ -121,6 +126,7 @@ static const struct option long_options[] = {
     {"return", required_argument, NULL, FLAG_RETURN},
     {"strategy", required_argument, NULL, FLAG_STRATEGY},
     {"device", required_argument, NULL, FLAG_DEVICE},
+    {"link", required_argument, NULL, FLAG_LINK},
     {"wave-tokens", required_argument, NULL, FLAG_WAVE_TOKENS},
     {"chunk-rows", required_argument, NULL, FLAG_CHUNK_ROWS},
     {"threads", required_argument, NULL, FLAG_THREADS},
@@ -276,6 +282,11 @@ static enum lm_exit take_prompt(struct lm_team *team, struct lm_options *options
   return LM_OK;
 }
 
+static enum lm_exit take_link(struct lm_team *team, struct lm_options *options, const char *path) {
+  char error[LAUNCH_ERROR_BYTES];
+  return link_file_read(path, &options->link, error) ? LM_OK : lm_fail(team, LM_INPUT, "%s", error);
+}
+
 static enum lm_exit take_flag(struct lm_team *team, struct lm_options *options, int flag,
                               const char *text) {
   switch (flag) {
@@ -285,6 +296,8 @@ static enum lm_exit take_flag(struct lm_team *team, struct lm_options *options, 
   case FLAG_TEXT:
     options->text = text;
     return LM_OK;
+  case FLAG_LINK:
+    return take_link(team, options, text);
   case FLAG_PROMPT:
     return take_prompt(team, options, text);
   case FLAG_TEMPERATURE:
@@ -391,7 +404,9 @@ static enum lm_exit parse_flags(struct lm_team *team, int argc, char **argv,
 
 enum lm_exit lm_options_parse(struct lm_team *team, int argc, char **argv,
                               struct lm_options *options) {
+  const sy_plan_desc plan = SY_PLAN_DESC_INIT;
   *options = (struct lm_options){.quant = SY_MODE_W4A4,
+                                 .link = plan.link,
                                  .combine = SY_COMBINE_PER_SLOT,
                                  .timeout_ms = LM_TIMEOUT_MS,
                                  .top_p = 1.0,

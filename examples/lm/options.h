@@ -23,6 +23,7 @@ struct lm_options {
   sy_dtype return_dtype;
   sy_strategy strategy;
   enum lm_device device;
+  sy_link link;
   int64_t wave_tokens; /* 0: from the plan's budget */
   int64_t chunk_rows;  /* 0: from the plan's budget */
   int32_t threads;     /* 0: this rank's share of the cores */

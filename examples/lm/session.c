@@ -73,6 +73,7 @@ enum lm_exit lm_session_plan(struct lm_session *session, int64_t max_tokens, sy_
   desc.wave_tokens = options->wave_tokens;
   desc.chunk_rows = options->chunk_rows;
   desc.strategy = options->strategy;
+  desc.link = options->link;
   desc.combine = options->combine;
   desc.return_dtype = options->return_dtype;
   const sy_status status = sy_plan_create(&desc, plan_out);
