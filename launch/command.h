@@ -15,6 +15,7 @@ struct command {
 int plan_command(struct session *session, int argc, char **argv);
 int convert_command(struct session *session, int argc, char **argv);
 int inspect_command(struct session *session, int argc, char **argv);
+int doctor_command(struct session *session, int argc, char **argv);
 int topo_command(struct session *session, int argc, char **argv);
 int info_command(struct session *session, int argc, char **argv);
 

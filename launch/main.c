@@ -9,6 +9,8 @@
 static const struct command commands[] = {
     {"plan", "work out every buffer, wave and chunk of a shape at any world size", false,
      plan_command},
+    {"doctor", "see whether a job would run on these ranks, and measure their links", true,
+     doctor_command},
     {"topo", "show which cores, GPU and adapters each rank of a host gets, also as a picture",
      false, topo_command},
     {"info", "show versions, backends, this host, and the ranks under mpirun", true, info_command},

@@ -36,7 +36,7 @@ enum {
 #undef MODEL_INDEX
 };
 
-static const struct option_choice model_names[] = {
+const struct option_choice plan_models[] = {
 #define MODEL_NAME(identifier, name, ...) {name, MODEL_##identifier},
     MODELS(MODEL_NAME)
 #undef MODEL_NAME
@@ -100,7 +100,7 @@ struct flags {
 
 static const struct option_spec specs[] = {
     HEADING("The layer: a model, or numbers, which win over a model's"),
-    CHOICE("model", model, model_names, "a known model's layer"),
+    CHOICE("model", model, plan_models, "a known model's layer"),
     SIZE("hidden", layer.hidden, "columns of a hidden state"),
     SIZE("intermediate", layer.intermediate, "columns of an expert's intermediate"),
     INTEGER("experts", layer.experts, 1, 65534, "experts of the layer, on all ranks together"),
@@ -191,6 +191,18 @@ static struct flags defaults(const struct session *session) {
   };
 }
 
+sy_shape plan_model_shape(int model) {
+  const struct layer_numbers *layer = &model_layers[model];
+  sy_shape shape = SY_SHAPE_INIT;
+  shape.hidden = layer->hidden;
+  shape.intermediate = layer->intermediate;
+  shape.num_experts = (int32_t)layer->experts;
+  shape.top_k = (int32_t)layer->top_k;
+  shape.activation = (sy_activation)layer->activation;
+  shape.has_bias = layer->bias;
+  return shape;
+}
+
 /* What was not given comes from the model. */
 static int complete_layer(struct session *session, struct flags *flags) {
   const struct layer_numbers none = {0, 0, 0, 0, SY_ACTIVATION_SWIGLU, 0};
@@ -212,7 +224,7 @@ static int complete_layer(struct session *session, struct flags *flags) {
       session, CLI_USAGE, "the layer is incomplete, without%s%s%s%s; give these, or --model: %s",
       layer->hidden == 0 ? " --hidden" : "", layer->intermediate == 0 ? " --intermediate" : "",
       layer->experts == 0 ? " --experts" : "", layer->top_k == 0 ? " --top-k" : "",
-      option_list_choices(model_names, names, sizeof names));
+      option_list_choices(plan_models, names, sizeof names));
 }
 
 static int check_combinations(struct session *session, const struct flags *flags) {
@@ -287,7 +299,7 @@ static void fill_request(const struct flags *flags, const sy_link *link,
   desc.return_dtype = (sy_dtype)flags->return_dtype;
   desc.link = *link;
   *request = (struct plan_request){
-      .model = flags->model == NOT_GIVEN ? NULL : option_choice_name(model_names, flags->model),
+      .model = flags->model == NOT_GIVEN ? NULL : option_choice_name(plan_models, flags->model),
       .shape = shape,
       .desc = desc,
       .worlds = flags->worlds,
