@@ -80,7 +80,8 @@ static void check_readable(const char *out) {
 /* ---- The program ---- */
 
 TEST(help_explains_the_program_and_each_command) {
-  static const char *const pages[] = {"--help", "plan --help", "info --help", "topo --help"};
+  static const char *const pages[] = {"--help", "plan --help", "info --help", "topo --help",
+                                      "doctor --help"};
   for (size_t i = 0; i < sizeof pages / sizeof pages[0]; ++i) {
     struct program_run r = run("%s", pages[i]);
     CHECK_EQ_I64(r.code, 0);
@@ -170,10 +171,11 @@ static void check_refusals(const struct refusal *refusals, size_t count) {
 
 TEST(a_wrong_command_names_itself) {
   static const struct refusal refusals[] = {
-      {"plna", {"'plna' is not a command", "allowed: plan, topo, info", "did you mean plan?"}},
+      {"plna",
+       {"'plna' is not a command", "allowed: plan, doctor, topo, info", "did you mean plan?"}},
       {"--versoin", {"'--versoin' is not an option", "--help, --version", "mean --version?"}},
       {"--json", {"'--json' is not an option", "allowed: --help, --version, or a command"}},
-      {"", {"'' is not a command", "allowed: plan, topo, info"}},
+      {"", {"'' is not a command", "allowed: plan, doctor, topo, info"}},
   };
   CHECK_REFUSALS(refusals);
   struct program_run r = program_run(SWITCHYARD_PROGRAM);
