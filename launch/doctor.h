@@ -30,6 +30,7 @@ struct doctor_level {
   int32_t num_pairs;
   double latency_us, worst_latency_us; /* median and worst of the pairs */
   double bandwidth_gbs, worst_bandwidth_gbs;
+  double best_gbs;                  /* median over the ranks of what each one's best pair reaches */
   double exchange_gbs, slowest_gbs; /* of a rank while all exchange: median and slowest */
   double message_us;
 };
@@ -74,7 +75,7 @@ void doctor_make_link(struct doctor_sheet *sheet);
 /* Fills findings from all the rest; returns the worst verdict. */
 enum doctor_verdict doctor_check(struct doctor_sheet *sheet);
 
-/* Whether a pair is far worse than the median of its level. */
+/* Whether a pair is far worse than its kind: pairs of one host, or of two. */
 bool doctor_pair_is_slow(const struct doctor_sheet *sheet, int32_t a, int32_t b);
 
 void doctor_print_text(const struct doctor_sheet *sheet);

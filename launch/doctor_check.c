@@ -6,8 +6,9 @@
 #include "launch/doctor.h"
 #include "launch/text.h"
 
-/* A pair is slow below this share of the median bandwidth, or above this multiple of the median
- * latency and further away than the scheduler of a busy host makes it. */
+/* A pair is slow below this share of what the median rank's best pair reaches (with one slow host of
+ * three, most pairs are slow, and so is their median), or above this multiple of the median latency
+ * and further away than the scheduler of a busy host makes it. */
 #define SLOW_SHARE 0.5
 #define SLOW_FACTOR 3.0
 #define SLOW_LATENCY_US 50.0
@@ -238,7 +239,7 @@ bool doctor_pair_is_slow(const struct doctor_sheet *sheet, int32_t a, int32_t b)
   const struct probe_link *pair = &sheet->pairs[(size_t)a * (size_t)sheet->world + (size_t)b];
   const struct doctor_level *level =
       &sheet->levels[sheet->host_of[a] == sheet->host_of[b] ? DOCTOR_IN_HOST : DOCTOR_BETWEEN];
-  return pair->bandwidth_gbs < SLOW_SHARE * level->bandwidth_gbs ||
+  return pair->bandwidth_gbs < SLOW_SHARE * level->best_gbs ||
          pair->latency_us > SLOW_FACTOR * level->latency_us + SLOW_LATENCY_US;
 }
 
@@ -262,12 +263,13 @@ static void check_pairs(struct doctor_sheet *sheet) {
   }
   if (slow > 0) {
     find(sheet, DOCTOR_WARNING, "links",
-         "%d pair%s far below the median of %s kind; the slowest: rank %d on %s and rank %d on %s, "
+         "%d pair%s far below what the median rank reaches; the slowest: rank %d on %s and rank %d "
+         "on %s, "
          "%.3g GB/s",
-         slow, plural(slow), slow == 1 ? "its" : "their", worst_a, sheet->facts[worst_a].host,
-         worst_b, sheet->facts[worst_b].host, worst);
+         slow, plural(slow), worst_a, sheet->facts[worst_a].host, worst_b,
+         sheet->facts[worst_b].host, worst);
   } else if (sheet->world > 1) {
-    find(sheet, DOCTOR_FINE, "links", "no pair is far below the median of its kind");
+    find(sheet, DOCTOR_FINE, "links", "no pair is far below what the median rank reaches");
   }
 }
 

@@ -8,7 +8,7 @@
 #include "launch/text.h"
 
 /* Matrices of more ranks are left to JSON. */
-#define MAX_MATRIX 12
+#define MAX_MATRIX 9
 
 static const char *const verdict_names[] = {"ok", "warning", "BROKEN"};
 static const char *const level_names[] = {"in a host", "between hosts", "all"};
@@ -50,20 +50,20 @@ static void print_levels(const struct text_style *style, const struct doctor_she
 
 /* Bandwidths, with ! behind slow pairs. */
 static void print_matrix(const struct text_style *style, const struct doctor_sheet *sheet) {
-  printf("\n%sBandwidth of each pair, GB/s%s%s  (! far below the median of its kind)%s\n",
+  printf("\n%sBandwidth of each pair, GB/s%s%s  (! far below what the median rank reaches)%s\n",
          style->bold, style->end, style->dim, style->end);
   printf("%s  rank  host            ", style->dim);
   for (int32_t b = 0; b < sheet->world; ++b) {
-    printf(" %5d ", b);
+    printf("%7d ", b);
   }
   printf("%s\n", style->end);
   for (int32_t a = 0; a < sheet->world; ++a) {
     printf("  %4d  %-15.15s ", a, sheet->facts[a].host);
     for (int32_t b = 0; b < sheet->world; ++b) {
       if (a == b) {
-        printf(" %5s ", "-");
+        printf("%7s ", "-");
       } else {
-        printf(" %5.3g%s", pair_of(sheet, a, b)->bandwidth_gbs,
+        printf("%7.3g%s", pair_of(sheet, a, b)->bandwidth_gbs,
                doctor_pair_is_slow(sheet, a, b) ? "!" : " ");
       }
     }
@@ -114,11 +114,12 @@ void doctor_print_text(const struct doctor_sheet *sheet) {
 /* ---- JSON ---- */
 
 static json_t *level_json(const struct doctor_level *sums) {
-  return json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "pairs", (int)sums->num_pairs,
+  return json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "pairs", (int)sums->num_pairs,
                    "latency_us", sums->latency_us, "worst_latency_us", sums->worst_latency_us,
                    "bandwidth_gbs", sums->bandwidth_gbs, "worst_bandwidth_gbs",
-                   sums->worst_bandwidth_gbs, "all_at_once_gbs", sums->exchange_gbs,
-                   "slowest_all_at_once_gbs", sums->slowest_gbs, "message_us", sums->message_us);
+                   sums->worst_bandwidth_gbs, "best_gbs", sums->best_gbs, "all_at_once_gbs",
+                   sums->exchange_gbs, "slowest_all_at_once_gbs", sums->slowest_gbs, "message_us",
+                   sums->message_us);
 }
 
 static json_t *rank_json(const struct doctor_sheet *sheet, int32_t rank) {

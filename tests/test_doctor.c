@@ -23,6 +23,7 @@ static struct doctor_level level_of(int32_t pairs, double latency_us, double gbs
                                .worst_latency_us = latency_us,
                                .bandwidth_gbs = gbs,
                                .worst_bandwidth_gbs = gbs,
+                               .best_gbs = gbs,
                                .exchange_gbs = gbs,
                                .slowest_gbs = 0.75 * gbs,
                                .message_us = 0.5};
@@ -147,8 +148,8 @@ TEST(what_is_slow_is_a_warning) {
   CHECK(!doctor_pair_is_slow(&p->sheet, 0, 2)); /* slower than in a host, but like its kind */
   check_verdict(
       p, DOCTOR_WARNING, "links",
-      "1 pair far below the median of its kind; the slowest: rank 1 on host0 and rank 2 on "
-      "host1, 0.9 GB/s");
+      "1 pair far below what the median rank reaches; the slowest: rank 1 on host0 and rank "
+      "2 on host1, 0.9 GB/s");
   p = healthy();
   p->pairs[0 * WORLD + 1].latency_us = 100.0;
   check_verdict(p, DOCTOR_WARNING, "links", "rank 0 on host0 and rank 1 on host0, 8 GB/s");
