@@ -56,7 +56,7 @@ void sy_row_to_f32(sy_dtype dtype, const void *row, const void *scales, int64_t 
     for (int64_t i = 0; i < n; ++i) {
       values[i] = sy_f16_to_f32(load_u16(data, i));
     }
-  } else {
+  } else if (scales != NULL) {
     f8_to_f32(data, scales, column, n, values);
   }
 }
@@ -86,9 +86,10 @@ static sy_status read_values(const struct sy_source *source, const struct sy_pan
       (size_t)(m.columns + SY_F8_BLOCK - 1) / SY_F8_BLOCK * sizeof(float);
   for (int64_t r = 0; r < panel->num_rows; ++r) {
     const size_t row = (size_t)(panel->row + r);
-    sy_row_to_f32(dtype, m.data + row * row_bytes,
-                  dtype == SY_DTYPE_F8_E4M3 ? m.scales + row / SY_F8_BLOCK * scale_row_bytes : NULL,
-                  panel->column, panel->num_columns, values + r * panel->num_columns);
+    const unsigned char *scales =
+        m.scales == NULL ? NULL : m.scales + row / SY_F8_BLOCK * scale_row_bytes;
+    sy_row_to_f32(dtype, m.data + row * row_bytes, scales, panel->column, panel->num_columns,
+                  values + r * panel->num_columns);
   }
   return SY_OK;
 }

@@ -48,6 +48,11 @@ foreach(reference IN LISTS lm_references)
   sy_add_lm_test(score.${mode}.whole SCRIPT score LABELS slow
     CASE worlds_agree ${mode} 33 ${all_33} ${tolerance} 1 2 3 4 8)
 endforeach()
+# MXFP4 has no such reference: it must stay near BF16's figure, and agree between worlds to the digit.
+foreach(mode IN ITEMS w4a16-mxfp4 w4a4-mxfp4)
+  sy_add_lm_test(score.${mode} SCRIPT score LABELS ${lm_quick}
+    CASE worlds_agree ${mode} 8 1.53173 0.04 1 3 4)
+endforeach()
 sy_add_lm_test(score.w4a4.per_rank.whole SCRIPT score LABELS slow
   CASE per_rank_is_near w4a4 33 2 3 4 8)
 sy_add_lm_test(score.ways_agree SCRIPT score LABELS ${lm_quick} CASE ways_agree)

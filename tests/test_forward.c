@@ -54,10 +54,10 @@ enum { NUM_TOKENS = 11 };
 /* Calls body for every mode and combine, with outputs of all tokens in one exact wave. */
 static void for_every_kind(void (*body)(struct alone *a, const struct call_options *options,
                                         const float *expected)) {
-  for (int kind = 0; kind < 3 * 2; ++kind) {
-    const sy_shape shape = small_shape((sy_mode)(kind % 3), 64, 160, 7, 3);
+  for (int kind = 0; kind < NUM_SHAPE_KINDS * 2; ++kind) {
+    const sy_shape shape = shape_of_kind(kind % NUM_SHAPE_KINDS, 64, 160, 7, 3);
     const struct call_options options = {.strategy = SY_STRATEGY_EXACT,
-                                         .combine = (sy_combine)(kind / 3),
+                                         .combine = (sy_combine)(kind / NUM_SHAPE_KINDS),
                                          .output_dtype = SY_DTYPE_F32};
     struct alone a;
     if (alone_open(&a, &shape, NUM_TOKENS)) {
@@ -228,8 +228,9 @@ static void check_against_oracle(const sy_shape *shape, int64_t num_tokens) {
     float *got = layer_case_outputs(&a.c, SY_DTYPE_F32);
     if (layer_rank_run(&a.rank, &options, &split, got) == SY_OK) {
       const double distance = layer_case_distance(&a.c, got, 0, num_tokens);
-      printf("mode %d, activation %d, bias %d, hidden %d: %.3g from the oracle\n", (int)shape->mode,
-             (int)shape->activation, (int)shape->has_bias, (int)shape->hidden, distance);
+      printf("mode %d, format %d, activation %d, bias %d, hidden %d: %.3g from the oracle\n",
+             (int)shape->mode, (int)shape->format, (int)shape->activation, (int)shape->has_bias,
+             (int)shape->hidden, distance);
       CHECK(distance <= layer_case_tolerance(shape->mode));
     }
   }
@@ -237,10 +238,10 @@ static void check_against_oracle(const sy_shape *shape, int64_t num_tokens) {
 }
 
 TEST(outputs_are_near_the_oracle) {
-  for (int kind = 0; kind < 3 * 4 * 2; ++kind) {
-    sy_shape shape = small_shape((sy_mode)(kind % 3), 96, 144, 8, 3);
-    shape.activation = (sy_activation)(kind / 3 % 4);
-    shape.has_bias = kind / 12;
+  for (int kind = 0; kind < NUM_SHAPE_KINDS * 4 * 2; ++kind) {
+    sy_shape shape = shape_of_kind(kind % NUM_SHAPE_KINDS, 96, 160, 8, 3);
+    shape.activation = (sy_activation)(kind / NUM_SHAPE_KINDS % 4);
+    shape.has_bias = kind / (4 * NUM_SHAPE_KINDS);
     check_against_oracle(&shape, 12);
   }
 }

@@ -133,9 +133,9 @@ TEST(bits_do_not_depend_on_threads) {
  * to the oracle. */
 TEST(the_seeds_shapes) {
   static const int32_t seeds[][3] = {{2, 8, 8}, {4, 8, 16}, {4, 4, 8}};
-  for (int i = 0; i < 3 * 3; ++i) {
-    const int32_t *seed = seeds[i / 3];
-    const sy_shape shape = small_shape((sy_mode)(i % 3), 64, 48, seed[2], seed[1]);
+  for (int i = 0; i < 3 * NUM_SHAPE_KINDS; ++i) {
+    const int32_t *seed = seeds[i / NUM_SHAPE_KINDS];
+    const sy_shape shape = shape_of_kind(i % NUM_SHAPE_KINDS, 64, 96, seed[2], seed[1]);
     struct team team;
     if (team_open(&team, &shape, seed[0])) {
       const struct token_split split = split_evenly(seed[0], sy_test_world());
@@ -150,8 +150,8 @@ TEST(the_seeds_shapes) {
       const double distance = layer_case_distance(&team.c, outputs, 0, seed[0]);
       CHECK(distance <= layer_case_tolerance(shape.mode));
       if (sy_test_rank() == 0) {
-        printf("tokens %d, top-k %d, experts %d, mode %d: %.3g from the oracle\n", seed[0], seed[1],
-               seed[2], i % 3, distance);
+        printf("tokens %d, top-k %d, experts %d, kind %d: %.3g from the oracle\n", seed[0], seed[1],
+               seed[2], i % NUM_SHAPE_KINDS, distance);
       }
     }
     team_close(&team);

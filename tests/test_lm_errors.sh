@@ -32,7 +32,7 @@ wrong_flags() {
 
 wrong_values() {
   m="--model $model" t="--text $model/sample.txt"
-  refuses 2 "--quant: 'fp8' is not one of w4a4, w4a16, bf16" score $m $t --quant fp8
+  refuses 2 "--quant: 'fp8' is not one of w4a4, w4a16, bf16, w4a4-mxfp4, w4a16-mxfp4" score $m $t --quant fp8
   refuses 2 "--combine: 'sum' is not one of per_rank, per_slot" score $m $t --combine sum
   refuses 2 "--return: 'f16' is not one of bf16, f32" score $m $t --return f16
   refuses 2 "--strategy: 'x' is not one of auto, exact, fixed, gather" score $m $t --strategy x

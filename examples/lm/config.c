@@ -110,8 +110,16 @@ static enum lm_exit read_rest(struct lm_team *team, const sy_checkpoint *checkpo
   return code;
 }
 
-enum lm_exit lm_config_read(struct lm_team *team, const sy_checkpoint *checkpoint, sy_mode mode,
-                            struct lm_config *config_out) {
+enum lm_exit lm_config_read(struct lm_team *team, const sy_checkpoint *checkpoint,
+                            enum lm_quant quant, struct lm_config *config_out) {
+  static const struct {
+    sy_mode mode;
+    sy_format format;
+  } quants[] = {[LM_QUANT_W4A4] = {SY_MODE_W4A4, SY_FORMAT_NVFP4},
+                [LM_QUANT_W4A16] = {SY_MODE_W4A16, SY_FORMAT_NVFP4},
+                [LM_QUANT_BF16] = {SY_MODE_BF16, SY_FORMAT_NVFP4},
+                [LM_QUANT_W4A4_MXFP4] = {SY_MODE_W4A4, SY_FORMAT_MXFP4},
+                [LM_QUANT_W4A16_MXFP4] = {SY_MODE_W4A16, SY_FORMAT_MXFP4}};
   sy_model_info info = SY_MODEL_INFO_INIT;
   const sy_status status = sy_checkpoint_model(checkpoint, &info);
   if (status != SY_OK) {
@@ -128,7 +136,8 @@ enum lm_exit lm_config_read(struct lm_team *team, const sy_checkpoint *checkpoin
                              .num_experts = info.shape.num_experts,
                              .top_k = info.shape.top_k,
                              .shape = info.shape};
-  config.shape.mode = mode;
+  config.shape.mode = quants[quant].mode;
+  config.shape.format = quants[quant].format;
   enum lm_exit code = refuse_variants(team, checkpoint);
   if (code == LM_OK) {
     code = read_heads(team, checkpoint, &config);

@@ -14,6 +14,15 @@
 #define LM_MAX_POSITIONS (1 << 18)
 #define LM_MAX_HEAD_DIM 256
 
+/* The experts' weights and activations, as --quant names them. */
+enum lm_quant {
+  LM_QUANT_W4A4,
+  LM_QUANT_W4A16,
+  LM_QUANT_BF16,
+  LM_QUANT_W4A4_MXFP4,
+  LM_QUANT_W4A16_MXFP4,
+};
+
 struct lm_config {
   int32_t hidden;
   int32_t num_layers;
@@ -27,10 +36,11 @@ struct lm_config {
   double rope_theta;
   bool norm_topk_prob;
   bool tie_word_embeddings;
-  sy_shape shape; /* of the MoE layers, in the mode asked for */
+  sy_shape shape;        /* of the MoE layers, in the mode and format asked for */
+  uint64_t expert_bytes; /* of one expert, in the files; lm_model_load finds out */
 };
 
-enum lm_exit lm_config_read(struct lm_team *team, const sy_checkpoint *checkpoint, sy_mode mode,
-                            struct lm_config *config_out);
+enum lm_exit lm_config_read(struct lm_team *team, const sy_checkpoint *checkpoint,
+                            enum lm_quant quant, struct lm_config *config_out);
 
 #endif

@@ -141,9 +141,7 @@ static enum lm_exit load_layer(const struct source *source, const struct lm_conf
 }
 
 static uint64_t expert_bytes(const struct lm_model *model, const struct lm_layer *layer) {
-  const sy_shape *shape = &model->config.shape;
-  return (uint64_t)sy_layer_num_local_experts(layer->experts) * 3 * (uint64_t)shape->hidden *
-         (uint64_t)shape->intermediate * BF16_BYTES;
+  return (uint64_t)sy_layer_num_local_experts(layer->experts) * model->config.expert_bytes;
 }
 
 static enum lm_exit load_experts(const struct source *source, struct lm_model *model) {
@@ -235,9 +233,10 @@ static enum lm_exit load_tensors(struct source source, struct lm_model *model) {
   return code;
 }
 
-/* Nothing is sized by what config.json says before the files have been seen to agree with it. */
+/* Nothing is sized by what config.json says before the files have been seen to agree with it. Layers
+ * have experts of one size. */
 static enum lm_exit check_layers(struct lm_team *team, const sy_checkpoint *checkpoint,
-                                 const struct lm_config *config) {
+                                 struct lm_config *config) {
   for (int32_t i = 0; i < config->num_layers; ++i) {
     sy_layer_info info = SY_LAYER_INFO_INIT;
     const sy_status status = sy_checkpoint_check_layer(checkpoint, i, &info);
@@ -249,17 +248,18 @@ static enum lm_exit check_layers(struct lm_team *team, const sy_checkpoint *chec
                      "config.json: layer %d is dense; this program needs experts in every layer",
                      i);
     }
+    config->expert_bytes = info.expert_bytes / (uint64_t)config->num_experts;
   }
   return LM_OK;
 }
 
-static enum lm_exit prepare(struct lm_team *team, const char *path, sy_mode mode,
+static enum lm_exit prepare(struct lm_team *team, const char *path, enum lm_quant quant,
                             struct lm_model *model, sy_checkpoint **checkpoint_out) {
   const sy_status status = sy_checkpoint_open(path, checkpoint_out);
   if (status != SY_OK) {
     return lm_fail_status(team, status, LM_INPUT, "opening the model");
   }
-  enum lm_exit code = lm_config_read(team, *checkpoint_out, mode, &model->config);
+  enum lm_exit code = lm_config_read(team, *checkpoint_out, quant, &model->config);
   if (code == LM_OK) {
     code = check_layers(team, *checkpoint_out, &model->config);
   }
@@ -272,11 +272,11 @@ static enum lm_exit prepare(struct lm_team *team, const char *path, sy_mode mode
   return code;
 }
 
-enum lm_exit lm_model_load(struct lm_team *team, sy_group *group, const char *path, sy_mode mode,
-                           struct lm_model *model) {
+enum lm_exit lm_model_load(struct lm_team *team, sy_group *group, const char *path,
+                           enum lm_quant quant, struct lm_model *model) {
   *model = (struct lm_model){.threads = team->threads, .group = group};
   sy_checkpoint *checkpoint = NULL;
-  enum lm_exit code = lm_team_agree(team, prepare(team, path, mode, model, &checkpoint));
+  enum lm_exit code = lm_team_agree(team, prepare(team, path, quant, model, &checkpoint));
   if (code == LM_OK) {
     progress_begin(&model->loading, "loading", team->rank == 0, bytes_to_load(model));
     code = load_tensors((struct source){team, checkpoint, &model->loading, -1}, model);

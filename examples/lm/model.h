@@ -35,8 +35,8 @@ struct lm_model {
 /* Loads the checkpoint in directory `path`. The group's progress callback must be
  * progress_callback with &model->loading. The model can be destroyed whether this succeeds or
  * not. Collective; already agreed on: no rank goes on loading for long when another has failed. */
-enum lm_exit lm_model_load(struct lm_team *team, sy_group *group, const char *path, sy_mode mode,
-                           struct lm_model *model);
+enum lm_exit lm_model_load(struct lm_team *team, sy_group *group, const char *path,
+                           enum lm_quant quant, struct lm_model *model);
 void lm_model_destroy(struct lm_model *model);
 
 #endif

@@ -33,8 +33,9 @@ static const char *const help[] = {
     "\n"
     "both:\n"
     "  --model DIR          checkpoint: config.json and safetensors\n"
-    "  --quant MODE         w4a4, w4a16 or bf16: the experts' weights and activations\n"
-    "                       (default: w4a4)\n"
+    "  --quant MODE         the experts' weights and activations: w4a4, w4a16 (NVFP4), bf16,\n"
+    "                       w4a4-mxfp4 or w4a16-mxfp4 (default: w4a4); experts that are FP4 in\n"
+    "                       the checkpoint want a mode of their own format\n"
     "  --combine HOW        per_slot: a row returns for each expert of a token, and any number of\n"
     "                       ranks gives the same bits; per_rank: one for each rank, with a sum\n"
     "                       (default: per_slot)\n"
@@ -75,8 +76,12 @@ struct choice {
   int value;
 };
 
-static const struct choice quants[] = {
-    {"w4a4", SY_MODE_W4A4}, {"w4a16", SY_MODE_W4A16}, {"bf16", SY_MODE_BF16}, {NULL, 0}};
+static const struct choice quants[] = {{"w4a4", LM_QUANT_W4A4},
+                                       {"w4a16", LM_QUANT_W4A16},
+                                       {"bf16", LM_QUANT_BF16},
+                                       {"w4a4-mxfp4", LM_QUANT_W4A4_MXFP4},
+                                       {"w4a16-mxfp4", LM_QUANT_W4A16_MXFP4},
+                                       {NULL, 0}};
 static const struct choice combines[] = {
     {"per_rank", SY_COMBINE_PER_RANK}, {"per_slot", SY_COMBINE_PER_SLOT}, {NULL, 0}};
 static const struct choice returns[] = {{"bf16", SY_DTYPE_BF16}, {"f32", SY_DTYPE_F32}, {NULL, 0}};
@@ -143,7 +148,7 @@ static const char *choice_name(const struct choice *choices, int value) {
   return choices->name;
 }
 
-const char *lm_quant_name(sy_mode quant) { return choice_name(quants, (int)quant); }
+const char *lm_quant_name(enum lm_quant quant) { return choice_name(quants, (int)quant); }
 const char *lm_combine_name(sy_combine combine) { return choice_name(combines, (int)combine); }
 const char *lm_return_name(sy_dtype dtype) { return choice_name(returns, (int)dtype); }
 const char *lm_strategy_name(sy_strategy strategy) {
@@ -252,7 +257,7 @@ static enum lm_exit take_choice(struct lm_team *team, struct lm_options *options
   switch (flag) {
   case FLAG_QUANT:
     code = parse_choice(team, flag, text, quants, &value);
-    options->quant = (sy_mode)value;
+    options->quant = (enum lm_quant)value;
     return code;
   case FLAG_COMBINE:
     code = parse_choice(team, flag, text, combines, &value);
@@ -405,7 +410,7 @@ static enum lm_exit parse_flags(struct lm_team *team, int argc, char **argv,
 enum lm_exit lm_options_parse(struct lm_team *team, int argc, char **argv,
                               struct lm_options *options) {
   const sy_plan_desc plan = SY_PLAN_DESC_INIT;
-  *options = (struct lm_options){.quant = SY_MODE_W4A4,
+  *options = (struct lm_options){.quant = LM_QUANT_W4A4,
                                  .link = plan.link,
                                  .combine = SY_COMBINE_PER_SLOT,
                                  .timeout_ms = LM_TIMEOUT_MS,

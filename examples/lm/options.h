@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <switchyard.h>
 
+#include "config.h"
 #include "device.h"
 #include "team.h"
 
@@ -18,7 +19,7 @@ struct lm_options {
   enum lm_command command;
   bool json;
   const char *model;
-  sy_mode quant;
+  enum lm_quant quant;
   sy_combine combine;
   sy_dtype return_dtype;
   sy_strategy strategy;
@@ -54,7 +55,7 @@ uint32_t lm_options_hash(const struct lm_options *options);
 void lm_options_print_help(void);
 
 /* Names as on the command line. */
-const char *lm_quant_name(sy_mode quant);
+const char *lm_quant_name(enum lm_quant quant);
 const char *lm_combine_name(sy_combine combine);
 const char *lm_return_name(sy_dtype return_dtype);
 const char *lm_strategy_name(sy_strategy strategy);

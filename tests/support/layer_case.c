@@ -53,6 +53,15 @@ sy_shape small_shape(sy_mode mode, int64_t hidden, int64_t intermediate, int32_t
   return shape;
 }
 
+sy_shape shape_of_kind(int kind, int64_t hidden, int64_t intermediate, int32_t num_experts,
+                       int32_t top_k) {
+  static const sy_mode modes[NUM_SHAPE_KINDS] = {SY_MODE_W4A4, SY_MODE_W4A16, SY_MODE_BF16,
+                                                 SY_MODE_W4A4, SY_MODE_W4A16};
+  sy_shape shape = small_shape(modes[kind], hidden, intermediate, num_experts, top_k);
+  shape.format = kind < 3 ? SY_FORMAT_NVFP4 : SY_FORMAT_MXFP4;
+  return shape;
+}
+
 static bool is_among(int32_t id, const int32_t *ids, int32_t count) {
   for (int32_t k = 0; k < count; ++k) {
     if (ids[k] == id) {

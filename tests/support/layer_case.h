@@ -38,6 +38,11 @@ struct layer_case {
 sy_shape small_shape(sy_mode mode, int64_t hidden, int64_t intermediate, int32_t num_experts,
                      int32_t top_k);
 
+/* Every mode, and the FP4 ones in both formats. */
+enum { NUM_SHAPE_KINDS = 5 };
+sy_shape shape_of_kind(int kind, int64_t hidden, int64_t intermediate, int32_t num_experts,
+                       int32_t top_k);
+
 /* Ids are random and distinct; where there are fewer experts than slots the last slots are masked.
  * Tests may write others. Tables of the shape stay the caller's. */
 void layer_case_make(struct layer_case *c, const sy_shape *shape, int64_t num_tokens);
