@@ -522,6 +522,8 @@ static sy_status duplicate(struct mpi_transport *m, MPI_Comm comm, int64_t deadl
   return keep_until_finalize(m);
 }
 
+MPI_Comm sy_transport_mpi_comm(struct sy_transport *t) { return mpi_of(t)->handles->comm; }
+
 sy_status sy_transport_create_mpi(MPI_Comm comm, int64_t deadline_ns,
                                   struct sy_transport **transport_out) {
   struct mpi_transport *m = sy_alloc(sizeof *m);

@@ -12,4 +12,8 @@
 sy_status sy_transport_create_mpi(MPI_Comm comm, int64_t deadline_ns,
                                   struct sy_transport **transport_out);
 
+/* The transport's duplicate of the communicator, and the tag of it that is for beats. */
+#define SY_MPI_BEAT_TAG 100
+MPI_Comm sy_transport_mpi_comm(struct sy_transport *t);
+
 #endif

@@ -44,6 +44,9 @@ void simt_fail_allocations_after(size_t count);
 /* A wait that lasts longer is a violation: work that never ends. */
 void simt_set_patience_ms(int64_t ms);
 
+/* All communicators of this process fail asynchronously, with this ncclResult_t. */
+void simt_fail_communicators(int result);
+
 #ifdef __cplusplus
 }
 #endif

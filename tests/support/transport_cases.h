@@ -7,6 +7,14 @@
 
 enum { TRANSPORT_MAX_WORLD = 16 };
 
+/* How cases reach messages in device memory, in the order of t->stream; NULL: all are in host memory.
+ * There receivers know the sizes: receive_max of an exchange counts for nothing. */
+struct transport_device {
+  void (*write)(struct sy_transport *t, void *to, const void *from, size_t bytes);
+  void (*read)(struct sy_transport *t, void *to, const void *from, size_t bytes); /* waits */
+};
+extern const struct transport_device *transport_device;
+
 /* Bytes of each message, the same table on all ranks. */
 struct message_table {
   size_t bytes[TRANSPORT_MAX_WORLD][TRANSPORT_MAX_WORLD]; /* [from][to] */
