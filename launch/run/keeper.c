@@ -103,7 +103,7 @@ static void keep_deadlines(struct keeper *keeper) {
 }
 
 static int keep(struct keeper *keeper, const sigset_t *signals) {
-  const struct timespec tick = {.tv_nsec = TICK_MS * 1000000};
+  const struct timespec tick = {.tv_nsec = TICK_MS * 1000000L};
   int code = 0;
   while (!look_at_rank(keeper, &code)) {
     const bool in_time = keeper->term_ns == 0 && keeper->stopped_ns == 0;
@@ -153,7 +153,8 @@ int keeper_run(const struct job *job, char **program) {
   const pid_t daemon = getppid();
   const pid_t self = getpid();
   const char *rank = getenv("OMPI_COMM_WORLD_RANK");
-  struct keeper keeper = {.job = job, .report = {.rank = rank == NULL ? 0 : atoi(rank)}};
+  struct keeper keeper = {.job = job,
+                          .report = {.rank = rank == NULL ? 0 : (int)strtol(rank, NULL, 10)}};
   gethostname(keeper.report.host, sizeof keeper.report.host - 1);
   sigset_t signals, before;
   take_signals(&signals, &before);

@@ -15,14 +15,18 @@ struct words {
 
 static void add(struct words *words, const char *word) {
   char **longer = realloc(words->list, (words->count + 2) * sizeof *longer);
-  words->list = longer != NULL ? longer : words->list;
-  char *copy = longer != NULL ? strdup(word) : NULL;
-  if (copy == NULL) {
+  if (longer == NULL) {
     words->failed = true;
     return;
   }
-  words->list[words->count++] = copy;
-  words->list[words->count] = NULL;
+  words->list = longer;
+  longer[words->count] = strdup(word);
+  longer[words->count + 1] = NULL;
+  if (longer[words->count] == NULL) {
+    words->failed = true;
+    return;
+  }
+  ++words->count;
 }
 
 static void add_variable(struct words *words, const struct environment_setting *variable) {

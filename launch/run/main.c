@@ -133,7 +133,7 @@ static int run_line(const struct flags *flags, const struct circumstances *here,
 
 static int run(struct session *session, int argc, char **argv) {
   struct flags flags = {.ranks = NOT_GIVEN, .deadline_s = 40, .start_s = 300};
-  struct hosts hosts;
+  struct hosts hosts = {.source = HOSTS_HERE};
   struct job job;
   struct circumstances here;
   struct variables variables;

@@ -1,6 +1,8 @@
 #include "launch/run/report.h"
 
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Begins with a character that text does not have (record separator), and ends with the line. */
@@ -12,15 +14,30 @@ size_t report_write(const struct report *report, char line[REPORT_LINE_BYTES]) {
                           report->rank, report->value, report->host);
 }
 
-/* line: without its end, NUL-terminated. */
+/* The number at *text, a space behind it; moves *text past both. */
+static bool read_number(const char **text, long min, long max, int *value_out) {
+  char *end;
+  const long value = strtol(*text, &end, 10);
+  if (end == *text || *end != ' ' || value < min || value > max) {
+    return false;
+  }
+  *text = end + 1;
+  *value_out = (int)value;
+  return true;
+}
+
+/* line: without its end, NUL-terminated, at least the head long. */
 static bool report_read(const char *line, struct report *report) {
   int kind;
   struct report found;
-  if (sscanf(line + HEAD_LENGTH, "%d %d %d %64s", &kind, &found.rank, &found.value, found.host) !=
-          4 ||
-      kind < 0 || kind >= NUM_REPORT_KINDS || found.rank < 0) {
+  const char *rest = line + HEAD_LENGTH;
+  if (!read_number(&rest, 0, NUM_REPORT_KINDS - 1, &kind) ||
+      !read_number(&rest, 0, INT_MAX, &found.rank) ||
+      !read_number(&rest, INT_MIN, INT_MAX, &found.value) || rest[0] == '\0' ||
+      strlen(rest) >= sizeof found.host || strchr(rest, ' ') != NULL) {
     return false;
   }
+  memcpy(found.host, rest, strlen(rest) + 1);
   found.kind = (enum report_kind)kind;
   *report = found;
   return true;

@@ -252,13 +252,14 @@ static int conclude(struct supervisor *s) {
  * host without power, would stay for minutes. Ends all children but the warden. */
 static void end_children(pid_t warden) {
   char path[64];
+  char word[32];
   snprintf(path, sizeof path, "/proc/self/task/%ld/children", (long)getpid());
   FILE *children = fopen(path, "r");
-  long child;
-  while (children != NULL && fscanf(children, "%ld", &child) == 1) {
-    if (child != (long)warden) {
-      kill((pid_t)child, SIGKILL);
-      waitpid((pid_t)child, NULL, 0);
+  while (children != NULL && fscanf(children, "%31s", word) == 1) {
+    const pid_t child = (pid_t)strtol(word, NULL, 10);
+    if (child > 1 && child != warden) {
+      kill(child, SIGKILL);
+      waitpid(child, NULL, 0);
     }
   }
   if (children != NULL) {
