@@ -187,6 +187,10 @@ ranks_with_different_options_do_not_hang() {
   ranks_differ "^lm: rank 2 has other options than rank 0" $generate $other $generate --temperature 1
   head -c 2000 "$model/sample.txt" >"$scratch/text"
   ranks_differ "^lm: rank 2 has another text than rank 0" $score $other score --model "$model" --text "$scratch/text"
+  mkdir "$scratch/other" # of the same shape, with one byte of a weight changed
+  cp "$model/config.json" "$model/model.safetensors" "$scratch/other"
+  printf '\001' | dd of="$scratch/other/model.safetensors" bs=1 seek=900000 conv=notrunc 2>/dev/null
+  ranks_differ "^lm: rank 2 has another checkpoint than rank 0" $score $other score --model "$scratch/other" --text "$model/sample.txt"
   run_lm 2 $score --max-windows 1 --threads 2 $other $score --max-windows 1 --chunk-rows 9 --timeout 60
   expect_code 0
 }

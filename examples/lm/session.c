@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <switchyard_mpi.h>
 
+#include "launch/fingerprint.h"
+
 /* The GPU of this rank, or -1: the CPU. Collective. */
 static enum lm_exit choose_device(struct lm_session *session, int32_t *device_out) {
   struct lm_team *team = session->team;
@@ -48,10 +50,26 @@ static enum lm_exit create_group(struct lm_session *session) {
       team, status == SY_OK ? LM_OK : lm_fail_status(team, status, LM_OTHER, "creating the group"));
 }
 
+/* Ranks that read different checkpoints of one shape would compute something, and nobody would know
+ * what. */
+static enum lm_exit agree_on_checkpoint(struct lm_session *session) {
+  uint64_t fingerprint = 0;
+  char error[LAUNCH_ERROR_BYTES];
+  const enum lm_exit code = fingerprint_folder(session->options->model, &fingerprint, error)
+                                ? LM_OK
+                                : lm_fail(session->team, LM_INPUT, "--model: %s", error);
+  return lm_team_agree_on(session->team, code,
+                          lm_hash(LM_HASH_SEED, &fingerprint, sizeof fingerprint),
+                          "another checkpoint");
+}
+
 enum lm_exit lm_session_open(struct lm_session *session) {
   struct lm_team *team = session->team;
   const struct lm_options *options = session->options;
   enum lm_exit code = create_group(session);
+  if (code == LM_OK) {
+    code = agree_on_checkpoint(session);
+  }
   if (code == LM_OK) {
     code = lm_model_load(team, session->group, options->model, options->quant, &session->model);
   }

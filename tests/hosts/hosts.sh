@@ -1,6 +1,6 @@
 # Sourced inside in_a_box: hosts h1, h2, ... with the addresses 10.77.0.1, 10.77.0.2, ... A host is
 # known by the process that holds its namespaces; its id is in $SY_HOSTS/<host>.
-hosts_folder=$(cd "$(dirname "$0")" && pwd)
+hosts_folder=${hosts_folder:-$(cd "$(dirname "$0")" && pwd)}
 
 # make_hosts <how many>: SY_HOSTS names a folder.
 make_hosts() {
