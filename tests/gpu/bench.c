@@ -198,9 +198,10 @@ static int run(sy_layer *layer, sy_group *group, const sy_shape *shape, const ch
   check(sy_plan_create(&desc, &plan), "plan");
   check(sy_group_reserve(group, plan, 1), "reserve");
   sy_stats stats = SY_STATS_INIT;
+  check(sy_group_stats(group, 1, &stats), "stats");
   check(sy_forward(layer, plan, &t.io, NULL, 0, stream), "forward");
   check(sy_group_wait(group, stream, 60000), "wait");
-  check(sy_group_stats(group, 1, &stats), "stats");
+  check(sy_group_stats(group, 0, &stats), "stats");
   check_cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capture");
   check(sy_forward(layer, plan, &t.io, NULL, 0, stream), "forward");
   check_cuda(cudaStreamEndCapture(stream, &graph), "capture");
