@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/architecture.h"
 #include "kernels/cuda/cuda.h"
+#include "runtime/group_nccl.h"
 #include "runtime/internal.h"
 
 static sy_status device_failed(const char *call) {
@@ -90,9 +91,8 @@ static sy_status choose_kernels(const char *call, int32_t device, const sy_gpu_i
                                    call, (int)device, info->name, text, variable);
 }
 
-/* Makes the GPU that desc asks for the thread's current one, if there are kernels for it that work. */
-static sy_status choose_device(const char *call, sy_group_desc *desc,
-                               const struct sy_kernels **kernels_out) {
+sy_status sy_gpu_choose(const char *call, sy_group_desc *desc,
+                        const struct sy_kernels **kernels_out) {
   if (desc->device == -1 && sy_cuda_current_gpu(&desc->device) != SY_OK) {
     return device_failed(call);
   }
@@ -109,6 +109,19 @@ static sy_status choose_device(const char *call, sy_group_desc *desc,
   return choose_kernels(call, desc->device, &info, kernels_out);
 }
 
+sy_status sy_gpu_check_arguments(const sy_group_desc *desc, sy_group **group_out,
+                                 sy_group_desc *desc_out) {
+  *desc_out = (sy_group_desc)SY_GROUP_DESC_INIT;
+  if (group_out == NULL) {
+    return sy_fail(SY_ERR_ARGUMENT, "group_out is NULL");
+  }
+  if (desc != NULL) {
+    SY_TRY(sy_group_check_desc(desc));
+    *desc_out = *desc;
+  }
+  return SY_OK;
+}
+
 static void *arena_alloc(size_t bytes) { return sy_device_cuda()->alloc(bytes); }
 
 static void arena_free(void *block) { sy_device_cuda()->free(block); }
@@ -118,13 +131,9 @@ static const struct sy_arena_memory gpu_arenas = {
 
 sy_status sy_group_create_gpu(const sy_group_desc *desc, sy_group **group_out) {
   struct sy_backend backend = {.device = sy_device_cuda()};
-  const sy_group_desc defaults = SY_GROUP_DESC_INIT;
-  if (group_out == NULL) {
-    return sy_fail(SY_ERR_ARGUMENT, "group_out is NULL");
-  }
-  SY_TRY(desc == NULL ? SY_OK : sy_group_check_desc(desc));
-  sy_group_desc chosen = desc == NULL ? defaults : *desc;
-  SY_TRY(choose_device("sy_group_create_gpu", &chosen, &backend.kernels));
+  sy_group_desc chosen;
+  SY_TRY(sy_gpu_check_arguments(desc, group_out, &chosen));
+  SY_TRY(sy_gpu_choose("sy_group_create_gpu", &chosen, &backend.kernels));
   struct sy_transport *transport;
   SY_TRY(sy_transport_create_local(&gpu_arenas, &transport));
   const sy_status status = sy_group_create_transport(&chosen, &backend, transport, group_out);

@@ -50,6 +50,33 @@ SY_API sy_status sy_gpu_can_access_peer(int32_t device, int32_t peer, int32_t *c
  *   MEMORY. desc NULL means SY_GROUP_DESC_INIT. */
 SY_API sy_status sy_group_create_gpu(const sy_group_desc *desc, sy_group **group_out);
 
+/* sy_group_create_nccl_tcp: a group of world ranks, each on a GPU, which come together at an address:
+ * rank 0 listens there, "host:port", until all have come. Needs no mpirun. The ranks keep a
+ * connection to each other, which tells who is missing after a timeout.
+ *   shapes: none. memory: device. units: desc in ms; all must come within load_timeout_ms. ownership:
+ *   the caller destroys it. order: none. scope: collective over the ranks to be. threads: calls come
+ *   from one thread at a time. errors: as sy_group_create_gpu, and ARGUMENT (the address, rank),
+ *   TRANSPORT (the port is in use), PEER (names the ranks that did not come, or says that rank 0 is
+ *   not reached), MISMATCH (versions, the number of ranks, two processes with one rank). A rank
+ *   without a GPU fails the call on all. desc.device -1: the ranks of a host take its GPUs in turn. */
+SY_API sy_status sy_group_create_nccl_tcp(const char *address, int32_t rank, int32_t world,
+                                          const sy_group_desc *desc, sy_group **group_out);
+
+/* sy_group_create_nccl: a group of the ranks of an ncclComm_t, on the communicator's GPU, which is the
+ * thread's current one. sy_group_create_nccl_id: one made from an ncclUniqueId (its 128 bytes) that
+ * all ranks know. Neither has a way beside NCCL: a timeout cannot name the ranks that are missing,
+ * and says so; a rank that fails alone leaves the others to their timeout.
+ *   shapes: none. memory: device. units: desc in ms. ownership: the caller destroys the group, and
+ *   then the communicator, except after a timeout or sy_group_abort: they abort it, which frees it.
+ *   order: none; meanwhile nobody else uses the communicator. scope: collective. threads: calls come
+ *   from one thread at a time. errors: as sy_group_create_gpu, and PEER, TRANSPORT, MISMATCH. A
+ *   communicator that blocks may block these calls while it connects: better is one that does not. */
+struct ncclComm;
+SY_API sy_status sy_group_create_nccl(struct ncclComm *comm, const sy_group_desc *desc,
+                                      sy_group **group_out);
+SY_API sy_status sy_group_create_nccl_id(const void *unique_id, int32_t rank, int32_t world,
+                                         const sy_group_desc *desc, sy_group **group_out);
+
 #ifdef __cplusplus
 }
 #endif

@@ -24,6 +24,8 @@ void backend_free(void *block);
 void backend_upload(void *to, const void *from, size_t bytes);
 void backend_download(void *to, const void *from, size_t bytes);
 
+bool backend_is_gpu(void);
+
 /* Whether calls bring device tensors: on a GPU, when SY_TEST_TENSORS is "device". */
 bool backend_takes_device_tensors(void);
 

@@ -30,4 +30,6 @@ void backend_upload(void *to, const void *from, size_t bytes) { memcpy(to, from,
 
 void backend_download(void *to, const void *from, size_t bytes) { memcpy(to, from, bytes); }
 
+bool backend_is_gpu(void) { return false; }
+
 bool backend_takes_device_tensors(void) { return false; }

@@ -47,6 +47,8 @@ void backend_download(void *to, const void *from, size_t bytes) {
   check(sy_device_cuda()->download(to, from, bytes), "download", bytes);
 }
 
+bool backend_is_gpu(void) { return true; }
+
 bool backend_takes_device_tensors(void) {
   const char *wanted = getenv("SY_TEST_TENSORS");
   return wanted != NULL && strcmp(wanted, "device") == 0;
