@@ -40,6 +40,7 @@ struct sy_stage_env {
   bool has_bias;
   bool per_slot;         /* combine = per_slot */
   bool gather;           /* rows carry global experts and go to every rank */
+  bool fastest;          /* numerics = fastest */
   bool padded_slots;     /* per_slot return row of (row, j-th slot here): row * return_slots + j */
   int32_t slots_per_row; /* slot records in a dispatched row */
   int32_t return_slots;  /* min(K, E_max) */

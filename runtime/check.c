@@ -179,6 +179,7 @@ static struct sy_stage_env make_env(const struct sy_step *step) {
   struct sy_stage_env env = step->layer->env;
   env.per_slot = d->per_slot;
   env.gather = d->gather;
+  env.fastest = plan->desc.numerics == SY_NUMERICS_FASTEST;
   env.padded_slots = !d->exact;
   env.slots_per_row = plan->info.slots_per_row;
   env.return_slots = (int32_t)(d->top_k < d->max_local_experts ? d->top_k : d->max_local_experts);

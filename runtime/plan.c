@@ -19,6 +19,8 @@ static sy_status check_desc(const sy_plan_desc *desc) {
   SY_TRY(
       sy_check_range("combine", (int64_t)desc->combine, SY_COMBINE_PER_RANK, SY_COMBINE_PER_SLOT));
   SY_TRY(sy_check_range("return_dtype", (int64_t)desc->return_dtype, SY_DTYPE_BF16, SY_DTYPE_F32));
+  SY_TRY(sy_check_range("numerics", (int64_t)desc->numerics, SY_NUMERICS_INVARIANT,
+                        SY_NUMERICS_FASTEST));
   return sy_check_link(&desc->link);
 }
 
@@ -136,11 +138,12 @@ static sy_status choose_chunk(struct sy_plan *plan) {
                         most, plan->desc.scratch_budget_bytes, &plan->dims.chunk_rows);
 }
 
-/* Ranks work together when everything that shapes a message is equal; M and budgets need not be. */
+/* Ranks work together when everything that shapes a message or its bits is equal; M and budgets need
+ * not be. */
 static uint64_t hash_plan(const struct sy_plan *plan) {
-  const int64_t numbers[] = {plan->desc.max_tokens, plan->dims.wave_tokens,
-                             (int64_t)plan->desc.strategy, (int64_t)plan->desc.combine,
-                             (int64_t)plan->desc.return_dtype};
+  const int64_t numbers[] = {
+      plan->desc.max_tokens,       plan->dims.wave_tokens,           (int64_t)plan->desc.strategy,
+      (int64_t)plan->desc.combine, (int64_t)plan->desc.return_dtype, (int64_t)plan->desc.numerics};
   return sy_hash(plan->model.hash, numbers, sizeof numbers);
 }
 

@@ -144,6 +144,15 @@ typedef enum sy_strategy {
   SY_STRATEGY_GATHER = 3, /* every row to every rank; immune to skew */
 } sy_strategy;
 
+/* Which arithmetic the experts use. One order of sums per choice, whatever the batch, the chunk or
+ * the number of threads: the same token gives the same bits with either. */
+typedef enum sy_numerics {
+  SY_NUMERICS_INVARIANT = 0, /* the bits of the scalar specification, on every instruction level */
+  SY_NUMERICS_FASTEST = 1,   /* the fastest that this machine has: FC1 and FC2 within relative L2
+                                2e-6 of the specification; bits differ between instruction levels.
+                                w4a4 needs no other arithmetic and keeps its bits */
+} sy_numerics;
+
 typedef enum sy_memory { SY_MEMORY_HOST = 0, SY_MEMORY_DEVICE = 1 } sy_memory;
 
 /* One MoE layer, as every rank sees it. Both plans and layers are made from it.
@@ -362,6 +371,7 @@ typedef struct sy_plan_desc {
   sy_combine combine;
   sy_dtype return_dtype; /* of return rows: BF16, or F32 as an option */
   sy_link link;
+  sy_numerics numerics;
 } sy_plan_desc;
 #define SY_PLAN_DESC_INIT                                                                        \
   {                                                                                              \

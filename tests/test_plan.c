@@ -473,6 +473,7 @@ TEST(the_hash_tells_plans_that_cannot_work_together) {
   DIFFERS(other.strategy = SY_STRATEGY_FIXED);
   DIFFERS(other.combine = SY_COMBINE_PER_SLOT);
   DIFFERS(other.return_dtype = SY_DTYPE_F32);
+  DIFFERS(other.numerics = SY_NUMERICS_FASTEST);
 #undef DIFFERS
 }
 
@@ -566,6 +567,7 @@ TEST(descriptions_out_of_range_are_refused) {
   REFUSED(bad, desc.strategy = (sy_strategy)4, "strategy is 4", "0 to 3");
   REFUSED(bad, desc.combine = (sy_combine)2, "combine is 2", "0 to 1");
   REFUSED(bad, desc.return_dtype = (sy_dtype)2, "return_dtype is 2", "0 to 1");
+  REFUSED(bad, desc.numerics = (sy_numerics)2, "numerics is 2", "0 to 1");
   REFUSED(bad, desc.link.in_host.latency_us = 0.0, "in_host", "latency is 0 us", "above 0");
   REFUSED(bad, desc.link.in_host.latency_us = NAN, "latency is", "finite");
   REFUSED(bad, desc.link.in_host.message_us = -1.0, "a message costs -1 us", "finite");
