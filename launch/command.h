@@ -18,5 +18,6 @@ int inspect_command(struct session *session, int argc, char **argv);
 int doctor_command(struct session *session, int argc, char **argv);
 int topo_command(struct session *session, int argc, char **argv);
 int info_command(struct session *session, int argc, char **argv);
+int bench_command(struct session *session, int argc, char **argv);
 
 #endif

@@ -31,7 +31,7 @@ static const struct option_spec specs[] = {
      .value = "NAME",
      .help = "a known model, whose layer is planned",
      AT(model),
-     .choices = plan_models},
+     .choices = layer_models},
     {.kind = OPTION_TEXT,
      .name = "checkpoint",
      .value = "DIR",
@@ -49,7 +49,7 @@ static const struct option_spec specs[] = {
      .value = "NAME",
      .help = "formats of weights and activations",
      AT(mode),
-     .choices = plan_modes},
+     .choices = layer_modes},
     {.kind = OPTION_CHOICE,
      .name = "combine",
      .value = "NAME",
@@ -131,7 +131,7 @@ static bool find_layer(const struct flags *flags, sy_shape *shape, int64_t *laye
                        struct doctor_facts *facts) {
   *layers = flags->layers == NOT_GIVEN ? 1 : flags->layers;
   if (flags->checkpoint == NULL) {
-    *shape = plan_model_shape(flags->model);
+    *shape = layer_model_shape(flags->model);
     return true;
   }
   sy_checkpoint *checkpoint = NULL;
@@ -314,7 +314,7 @@ int doctor_command(struct session *session, int argc, char **argv) {
     sheet.has_gpus = flags.gpus;
     sheet.checkpoint = flags.checkpoint;
     sheet.model =
-        flags.checkpoint != NULL ? flags.checkpoint : option_choice_name(plan_models, flags.model);
+        flags.checkpoint != NULL ? flags.checkpoint : option_choice_name(layer_models, flags.model);
     sheet.max_tokens = flags.max_tokens;
     code = examine(session, &flags, &probe, &mine, &sheet);
   }

@@ -38,7 +38,7 @@ static void print_facts(const struct text_style *style, const struct inspect_she
   snprintf(words, sizeof words,
            "hidden %" PRId64 ", intermediate %" PRId64 ", %d experts, top-%d, %s%s", shape->hidden,
            shape->intermediate, (int)shape->num_experts, (int)shape->top_k,
-           option_choice_name(plan_activations, (int)shape->activation),
+           option_choice_name(layer_activations, (int)shape->activation),
            shape->has_bias != 0 ? " with biases" : "");
   print_fact(style, "Layer", words);
   list_formats(sheet, formats, sizeof formats);
@@ -153,7 +153,7 @@ bool inspect_print_json(const struct inspect_sheet *sheet) {
       sy_version(), "model", sheet->path, "family", sheet->info.family, "loads",
       sheet->num_broken == 0, "hidden", (json_int_t)shape->hidden, "intermediate",
       (json_int_t)shape->intermediate, "experts", (int)shape->num_experts, "top_k",
-      (int)shape->top_k, "activation", option_choice_name(plan_activations, (int)shape->activation),
+      (int)shape->top_k, "activation", option_choice_name(layer_activations, (int)shape->activation),
       "bias", (int)shape->has_bias, "expert_bytes", (json_int_t)sheet->expert_bytes, "layers",
       layers_json(sheet), "refused", refusals_json(sheet), "ranks", worlds_json(sheet));
   if (root == NULL) {

@@ -18,6 +18,7 @@ static const struct command commands[] = {
      inspect_command},
     {"convert", "write a checkpoint whose experts are FP4 already; parallel under mpirun", true,
      convert_command},
+    {"bench", "measure the CPU backend against the limits of this machine", true, bench_command},
 };
 enum { NUM_COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -34,7 +35,8 @@ static void print_help(void) {
          "\nUnder mpirun rank 0 prints for all; an error says which rank it comes from.\n"
          "\nExamples:\n"
          "  " PROGRAM " plan --model qwen3-30b --world 1..8\n"
-         "  mpirun -n 4 " PROGRAM " info\n");
+         "  mpirun -n 4 " PROGRAM " info\n"
+         "  " PROGRAM " bench experts --model qwen3-30b\n");
   session_print_exit_codes(stdout);
 }
 

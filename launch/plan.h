@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-#include "launch/options.h"
+#include "launch/layer_options.h"
 
 struct plan_request {
   const char *model; /* NULL: given by its numbers */
@@ -17,15 +17,9 @@ struct plan_request {
   const char *svg; /* NULL: no picture */
 };
 
-extern const struct option_choice plan_models[];
-extern const struct option_choice plan_modes[];
-extern const struct option_choice plan_activations[];
 extern const struct option_choice plan_strategies[];
 extern const struct option_choice plan_combines[];
 extern const struct option_choice plan_dtypes[];
-
-/* The layer of one of plan_models. */
-sy_shape plan_model_shape(int model);
 
 int plan_options_parse(struct session *session, int argc, char **argv,
                        struct plan_request *request_out);

@@ -2,19 +2,9 @@
 #include <string.h>
 
 #include "launch/link_file.h"
-#include "launch/models.h"
 #include "launch/plan.h"
 
-#define NOT_GIVEN (-1)
-
-const struct option_choice plan_modes[] = {
-    {"w4a4", SY_MODE_W4A4}, {"w4a16", SY_MODE_W4A16}, {"bf16", SY_MODE_BF16}, {NULL, 0}};
-
-const struct option_choice plan_activations[] = {{"swiglu", SY_ACTIVATION_SWIGLU},
-                                                 {"swiglu_clamped", SY_ACTIVATION_SWIGLU_CLAMPED},
-                                                 {"gelu_tanh", SY_ACTIVATION_GELU_TANH},
-                                                 {"relu2", SY_ACTIVATION_RELU2},
-                                                 {NULL, 0}};
+#define NOT_GIVEN OPTION_NOT_GIVEN
 
 const struct option_choice plan_strategies[] = {{"auto", SY_STRATEGY_AUTO},
                                                 {"exact", SY_STRATEGY_EXACT},
@@ -28,36 +18,10 @@ const struct option_choice plan_combines[] = {
 const struct option_choice plan_dtypes[] = {
     {"bf16", SY_DTYPE_BF16}, {"f32", SY_DTYPE_F32}, {NULL, 0}};
 
-static const struct option_choice yes_no[] = {{"no", 0}, {"yes", 1}, {NULL, 0}};
-
-enum {
-#define MODEL_INDEX(identifier, ...) MODEL_##identifier,
-  MODELS(MODEL_INDEX)
-#undef MODEL_INDEX
-};
-
-const struct option_choice plan_models[] = {
-#define MODEL_NAME(identifier, name, ...) {name, MODEL_##identifier},
-    MODELS(MODEL_NAME)
-#undef MODEL_NAME
-        {NULL, 0}};
-
-struct layer_numbers {
-  int64_t hidden, intermediate, experts, top_k;
-  int activation, bias;
-};
-
-static const struct layer_numbers model_layers[] = {
-#define MODEL_LAYER(identifier, name, ...) {__VA_ARGS__},
-    MODELS(MODEL_LAYER)
-#undef MODEL_LAYER
-};
-
 /* The options as typed. */
 struct flags {
-  int model;
-  struct layer_numbers layer;
-  int mode, strategy, combine, return_dtype;
+  struct layer_options layer;
+  int strategy, combine, return_dtype;
   int64_t rank, max_tokens, wave_tokens, chunk_rows, exchange_budget, scratch_budget;
   const char *link;
   double latency_us, bandwidth_gbs, network_latency_us, network_bandwidth_gbs; /* 0: not given */
@@ -77,11 +41,6 @@ struct flags {
     .kind = OPTION_INTEGER, .name = (flag), .value = "N", .help = (text), AT(field), .min = (low), \
     .max = (high)                                                                                  \
   }
-#define SIZE(flag, field, text)                                                                 \
-  {                                                                                             \
-    .kind = OPTION_INTEGER, .name = (flag), .value = "N", .help = (text), AT(field), .min = 16, \
-    .max = INT64_C(1) << 20, .multiple = 16                                                     \
-  }
 #define BUDGET(flag, field, text)                                                                \
   {                                                                                              \
     .kind = OPTION_BYTES, .name = (flag), .value = "BYTES", .help = (text), AT(field), .min = 1, \
@@ -99,20 +58,7 @@ struct flags {
   }
 
 static const struct option_spec specs[] = {
-    HEADING("The layer: a model, or numbers, which win over a model's"),
-    CHOICE("model", model, plan_models, "a known model's layer"),
-    SIZE("hidden", layer.hidden, "columns of a hidden state"),
-    SIZE("intermediate", layer.intermediate, "columns of an expert's intermediate"),
-    INTEGER("experts", layer.experts, 1, 65534, "experts of the layer, on all ranks together"),
-    INTEGER("top-k", layer.top_k, 1, 1024, "experts that a token is routed to"),
-    CHOICE("activation", layer.activation, plan_activations, "between the two projections"),
-    {.kind = OPTION_CHOICE,
-     .name = "bias",
-     .value = "yes|no",
-     .help = "whether every projection has a bias",
-     AT(layer.bias),
-     .choices = yes_no},
-    CHOICE("mode", mode, plan_modes, "formats of weights and activations"),
+    LAYER_OPTIONS(struct flags, layer),
     HEADING("The ranks"),
     {.kind = OPTION_INTEGERS,
      .name = "world",
@@ -179,8 +125,7 @@ static const struct option_page page = {
 /* Under mpirun the world is the one that it started. */
 static struct flags defaults(const struct session *session) {
   return (struct flags){
-      .model = NOT_GIVEN,
-      .layer = {NOT_GIVEN, NOT_GIVEN, NOT_GIVEN, NOT_GIVEN, NOT_GIVEN, NOT_GIVEN},
+      .layer = LAYER_OPTIONS_INIT,
       .max_tokens = 4096,
       .wave_tokens = NOT_GIVEN,
       .chunk_rows = NOT_GIVEN,
@@ -189,42 +134,6 @@ static struct flags defaults(const struct session *session) {
       .ranks_per_host = NOT_GIVEN,
       .worlds = {.count = 1, .values = {session->world}},
   };
-}
-
-sy_shape plan_model_shape(int model) {
-  const struct layer_numbers *layer = &model_layers[model];
-  sy_shape shape = SY_SHAPE_INIT;
-  shape.hidden = layer->hidden;
-  shape.intermediate = layer->intermediate;
-  shape.num_experts = (int32_t)layer->experts;
-  shape.top_k = (int32_t)layer->top_k;
-  shape.activation = (sy_activation)layer->activation;
-  shape.has_bias = layer->bias;
-  return shape;
-}
-
-/* What was not given comes from the model. */
-static int complete_layer(struct session *session, struct flags *flags) {
-  const struct layer_numbers none = {0, 0, 0, 0, SY_ACTIVATION_SWIGLU, 0};
-  const struct layer_numbers *model =
-      flags->model == NOT_GIVEN ? &none : &model_layers[flags->model];
-  struct layer_numbers *layer = &flags->layer;
-  layer->hidden = layer->hidden == NOT_GIVEN ? model->hidden : layer->hidden;
-  layer->intermediate =
-      layer->intermediate == NOT_GIVEN ? model->intermediate : layer->intermediate;
-  layer->experts = layer->experts == NOT_GIVEN ? model->experts : layer->experts;
-  layer->top_k = layer->top_k == NOT_GIVEN ? model->top_k : layer->top_k;
-  layer->activation = layer->activation == NOT_GIVEN ? model->activation : layer->activation;
-  layer->bias = layer->bias == NOT_GIVEN ? model->bias : layer->bias;
-  if (layer->hidden != 0 && layer->intermediate != 0 && layer->experts != 0 && layer->top_k != 0) {
-    return CLI_OK;
-  }
-  char names[200];
-  return session_fail(
-      session, CLI_USAGE, "the layer is incomplete, without%s%s%s%s; give these, or --model: %s",
-      layer->hidden == 0 ? " --hidden" : "", layer->intermediate == 0 ? " --intermediate" : "",
-      layer->experts == 0 ? " --experts" : "", layer->top_k == 0 ? " --top-k" : "",
-      option_list_choices(plan_models, names, sizeof names));
 }
 
 static int check_combinations(struct session *session, const struct flags *flags) {
@@ -275,14 +184,6 @@ static int complete_link(struct session *session, const struct flags *flags, sy_
 
 static void fill_request(const struct flags *flags, const sy_link *link,
                          struct plan_request *request) {
-  sy_shape shape = SY_SHAPE_INIT;
-  shape.hidden = flags->layer.hidden;
-  shape.intermediate = flags->layer.intermediate;
-  shape.num_experts = (int32_t)flags->layer.experts;
-  shape.top_k = (int32_t)flags->layer.top_k;
-  shape.mode = (sy_mode)flags->mode;
-  shape.activation = (sy_activation)flags->layer.activation;
-  shape.has_bias = flags->layer.bias;
   sy_plan_desc desc = SY_PLAN_DESC_INIT;
   desc.rank = (int32_t)flags->rank;
   desc.max_tokens = flags->max_tokens;
@@ -299,8 +200,8 @@ static void fill_request(const struct flags *flags, const sy_link *link,
   desc.return_dtype = (sy_dtype)flags->return_dtype;
   desc.link = *link;
   *request = (struct plan_request){
-      .model = flags->model == NOT_GIVEN ? NULL : option_choice_name(plan_models, flags->model),
-      .shape = shape,
+      .model = layer_options_model(&flags->layer),
+      .shape = layer_options_shape(&flags->layer),
       .desc = desc,
       .worlds = flags->worlds,
       .json = flags->json,
@@ -318,7 +219,7 @@ int plan_options_parse(struct session *session, int argc, char **argv,
     code = check_combinations(session, &flags);
   }
   if (code == CLI_OK) {
-    code = complete_layer(session, &flags);
+    code = layer_options_complete(session, &flags.layer);
   }
   if (code == CLI_OK) {
     code = complete_link(session, &flags, &link);

@@ -188,7 +188,7 @@ static void draw_head(const struct picture *p, const struct plan_request *reques
   fprintf(p->out, "<text x=\"24\" y=\"34\" class=\"head\">%s: %lld tokens a rank, %s, %s</text>\n",
           request->model != NULL ? request->model : "One layer",
           (long long)request->desc.max_tokens,
-          option_choice_name(plan_modes, (int)request->shape.mode),
+          option_choice_name(layer_modes, (int)request->shape.mode),
           option_choice_name(plan_combines, (int)request->desc.combine));
   fprintf(p->out, "<text x=\"%d\" y=\"34\" class=\"tick right\">links: %g us, %g GB/s",
           CHARTS * STEP + 4, link->in_host.latency_us, link->in_host.bandwidth_gbs);

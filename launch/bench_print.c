@@ -1,0 +1,145 @@
+#include <jansson.h>
+
+#include "launch/bench.h"
+#include "launch/text.h"
+
+const char *bench_unit_name(enum rate_unit unit) {
+  static const char *const names[RATE_UNITS] = {
+      [RATE_INT8] = "int8", [RATE_BF16] = "bf16", [RATE_F32] = "f32"};
+  return names[unit];
+}
+
+/* ---- A table ------------------------------------------------------------------------------- */
+
+static void print_head(const struct text_style *style, const struct bench_report *report) {
+  const struct bench_request *request = report->request;
+  const sy_shape *shape = &request->shape;
+  printf("%sbench %s%s%s%s%s\n", style->bold, request->name, request->model == NULL ? "" : ", ",
+         request->model == NULL ? "" : request->model, style->end, "");
+  printf("  Layer    hidden %d, intermediate %d, %d experts, top-%d, %s%s, %s, %s\n",
+         (int)shape->hidden, (int)shape->intermediate, (int)shape->num_experts, (int)shape->top_k,
+         option_choice_name(layer_activations, (int)shape->activation),
+         shape->has_bias != 0 ? " with biases" : "",
+         option_choice_name(layer_modes, (int)shape->mode),
+         option_choice_name(bench_numerics, (int)request->numerics));
+  printf("  Kernels  ");
+  text_wrap(stdout, 11, sy_backend());
+  printf("  Limits   %d threads: read %.1f GB/s, copied %.1f GB/s", report->num_threads,
+         report->read_gbs, report->copy_gbs);
+  for (int unit = 0; unit < RATE_UNITS; ++unit) {
+    if (report->rate_gops[unit] > 0.0) {
+      printf(", %s %.0f G/s", bench_unit_name((enum rate_unit)unit), report->rate_gops[unit]);
+    }
+  }
+  printf("\n\n");
+}
+
+static void print_load(const struct text_style *style, const struct bench_result *r) {
+  char source[TEXT_SIZE];
+  char p50[TEXT_SIZE];
+  char p99[TEXT_SIZE];
+  printf("%s  expert of  loads      p50        p99    GB/s  of copied  wrong%s\n", style->dim,
+         style->end);
+  printf("  %9s  %5lld  %9s  %9s  %6.2f  %8.0f%%  %5lld\n",
+         text_bytes(source, (uint64_t)r->weight_bytes), (long long)r->calls,
+         text_time(p50, r->p50_us), text_time(p99, r->p99_us), r->gbs, 100.0 * r->share_bytes,
+         (long long)r->wrong);
+}
+
+void bench_print_table(const struct bench_report *report) {
+  const struct text_style style = text_style_of_stdout();
+  const bool layer = report->request->kind == BENCH_LAYER;
+  print_head(&style, report);
+  if (report->request->kind == BENCH_LOAD) {
+    print_load(&style, report->results);
+    return;
+  }
+  printf("%s      T    rows  experts  calls        p50        p99      floor  of floor   GB/s  of "
+         "read     G/s  of %s%s  wrong%s\n",
+         style.dim, bench_unit_name(report->unit), layer ? "     around" : "", style.end);
+  for (size_t i = 0; i < report->num_results; ++i) {
+    const struct bench_result *r = &report->results[i];
+    char p50[TEXT_SIZE];
+    char p99[TEXT_SIZE];
+    char floor_text[TEXT_SIZE];
+    char around[TEXT_SIZE];
+    printf("  %5lld  %6.0f  %7.1f  %5lld  %9s  %9s  %9s  %7.0f%%  %5.1f  %6.0f%%  %6.0f  %5.0f%%",
+           (long long)r->tokens, r->routed_rows, r->active_experts, (long long)r->calls,
+           text_time(p50, r->p50_us), text_time(p99, r->p99_us), text_time(floor_text, r->floor_us),
+           100.0 * r->share_floor, r->gbs, 100.0 * r->share_bytes, r->gops,
+           100.0 * r->share_operations);
+    if (layer) {
+      printf("  %9s", text_time(around, r->around_us));
+    }
+    printf("  %5lld\n", (long long)r->wrong);
+  }
+}
+
+/* ---- JSON lines ---------------------------------------------------------------------------- */
+
+static json_t *request_json(const struct bench_report *report) {
+  const struct bench_request *request = report->request;
+  const sy_shape *shape = &request->shape;
+  return json_pack("{s:s, s:s, s:s?, s:I, s:I, s:i, s:i, s:s, s:b, s:s, s:s, s:i, s:s}", "bench",
+                   request->name, "version", sy_version(), "model", request->model, "hidden",
+                   (json_int_t)shape->hidden, "intermediate", (json_int_t)shape->intermediate,
+                   "experts", (int)shape->num_experts, "top_k", (int)shape->top_k, "activation",
+                   option_choice_name(layer_activations, (int)shape->activation), "bias",
+                   (int)shape->has_bias, "mode", option_choice_name(layer_modes, (int)shape->mode),
+                   "numerics", option_choice_name(bench_numerics, (int)request->numerics),
+                   "threads", report->num_threads, "backend", sy_backend());
+}
+
+static json_t *limits_json(const struct bench_report *report) {
+  return json_pack("{s:f, s:f, s:f, s:f, s:f}", "read_gbs", report->read_gbs, "copy_gbs",
+                   report->copy_gbs, "int8_gops", report->rate_gops[RATE_INT8], "bf16_gflops",
+                   report->rate_gops[RATE_BF16], "f32_gflops", report->rate_gops[RATE_F32]);
+}
+
+static json_t *times_json(const struct bench_result *r) {
+  return json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:I}", "calls", (json_int_t)r->calls,
+                   "p50_us", r->p50_us, "p99_us", r->p99_us, "min_us", r->min_us, "weight_bytes",
+                   r->weight_bytes, "bytes", r->bytes, "gbs", r->gbs, "wrong",
+                   (json_int_t)r->wrong);
+}
+
+static json_t *load_json(const struct bench_result *r) {
+  return json_pack("{s:f, s:f}", "limit_copy_gbs", r->limit_gbs, "share_copy", r->share_bytes);
+}
+
+static json_t *call_json(const struct bench_report *report, const struct bench_result *r) {
+  return json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:s, s:f, s:f, s:f, s:f, s:f, s:f}", "tokens",
+                   (json_int_t)r->tokens, "routed_rows", r->routed_rows, "active_experts",
+                   r->active_experts, "operations", r->operations, "gops", r->gops,
+                   "limit_read_gbs", r->limit_gbs, "limit_unit", bench_unit_name(report->unit),
+                   "limit_gops", r->limit_gops, "floor_us", r->floor_us, "share_read",
+                   r->share_bytes, "share_rate", r->share_operations, "share_floor", r->share_floor,
+                   "around_us", r->around_us);
+}
+
+static bool print_line(const struct bench_report *report, const struct bench_result *r) {
+  const bool is_load = report->request->kind == BENCH_LOAD;
+  json_t *line = request_json(report);
+  json_t *parts[] = {limits_json(report), times_json(r),
+                     is_load ? load_json(r) : call_json(report, r)};
+  bool whole = line != NULL;
+  for (size_t i = 0; i < sizeof parts / sizeof parts[0]; ++i) {
+    whole = whole && parts[i] != NULL && json_object_update(line, parts[i]) == 0;
+    json_decref(parts[i]);
+  }
+  if (whole) {
+    json_dumpf(line, stdout, JSON_COMPACT); /* main looks at stdout's error state */
+    putchar('\n');
+  }
+  json_decref(line);
+  return whole;
+}
+
+bool bench_print_json(const struct bench_report *report) {
+  for (size_t i = 0; i < report->num_results; ++i) {
+    if (!print_line(report, &report->results[i])) {
+      return false;
+    }
+  }
+  return true;
+}
