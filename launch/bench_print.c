@@ -16,10 +16,11 @@ static void print_head(const struct text_style *style, const struct bench_report
   const sy_shape *shape = &request->shape;
   printf("%sbench %s%s%s%s%s\n", style->bold, request->name, request->model == NULL ? "" : ", ",
          request->model == NULL ? "" : request->model, style->end, "");
-  printf("  Layer    hidden %d, intermediate %d, %d experts, top-%d, %s%s, %s, %s\n",
+  printf("  Layer    hidden %d, intermediate %d, %d experts, top-%d, %s%s, %s %s, %s\n",
          (int)shape->hidden, (int)shape->intermediate, (int)shape->num_experts, (int)shape->top_k,
          option_choice_name(layer_activations, (int)shape->activation),
          shape->has_bias != 0 ? " with biases" : "",
+         shape->mode == SY_MODE_BF16 ? "" : option_choice_name(layer_formats, (int)shape->format),
          option_choice_name(layer_modes, (int)shape->mode),
          option_choice_name(bench_numerics, (int)request->numerics));
   printf("  Kernels  ");
@@ -54,20 +55,20 @@ void bench_print_table(const struct bench_report *report) {
     print_load(&style, report->results);
     return;
   }
-  printf("%s      T    rows  experts  calls        p50        p99      floor  of floor   GB/s  of "
-         "read     G/s  of %s%s  wrong%s\n",
-         style.dim, bench_unit_name(report->unit), layer ? "     around" : "", style.end);
+  printf(
+      "%s      T   rows  experts        p50        p99      floor  of it   GB/s  of read    G/s  "
+      "of %-4s%s  wrong%s\n",
+      style.dim, bench_unit_name(report->unit), layer ? "     around" : "", style.end);
   for (size_t i = 0; i < report->num_results; ++i) {
     const struct bench_result *r = &report->results[i];
     char p50[TEXT_SIZE];
     char p99[TEXT_SIZE];
     char floor_text[TEXT_SIZE];
     char around[TEXT_SIZE];
-    printf("  %5lld  %6.0f  %7.1f  %5lld  %9s  %9s  %9s  %7.0f%%  %5.1f  %6.0f%%  %6.0f  %5.0f%%",
-           (long long)r->tokens, r->routed_rows, r->active_experts, (long long)r->calls,
-           text_time(p50, r->p50_us), text_time(p99, r->p99_us), text_time(floor_text, r->floor_us),
-           100.0 * r->share_floor, r->gbs, 100.0 * r->share_bytes, r->gops,
-           100.0 * r->share_operations);
+    printf("  %5lld  %5.0f  %7.1f  %9s  %9s  %9s  %4.0f%%  %5.1f  %6.0f%%  %5.0f  %6.0f%%",
+           (long long)r->tokens, r->routed_rows, r->active_experts, text_time(p50, r->p50_us),
+           text_time(p99, r->p99_us), text_time(floor_text, r->floor_us), 100.0 * r->share_floor,
+           r->gbs, 100.0 * r->share_bytes, r->gops, 100.0 * r->share_operations);
     if (layer) {
       printf("  %9s", text_time(around, r->around_us));
     }
@@ -80,14 +81,16 @@ void bench_print_table(const struct bench_report *report) {
 static json_t *request_json(const struct bench_report *report) {
   const struct bench_request *request = report->request;
   const sy_shape *shape = &request->shape;
-  return json_pack("{s:s, s:s, s:s?, s:I, s:I, s:i, s:i, s:s, s:b, s:s, s:s, s:i, s:s}", "bench",
-                   request->name, "version", sy_version(), "model", request->model, "hidden",
-                   (json_int_t)shape->hidden, "intermediate", (json_int_t)shape->intermediate,
-                   "experts", (int)shape->num_experts, "top_k", (int)shape->top_k, "activation",
+  return json_pack("{s:s, s:s, s:s?, s:I, s:I, s:i, s:i, s:s, s:b, s:s, s:s, s:s, s:i, s:s}",
+                   "bench", request->name, "version", sy_version(), "model", request->model,
+                   "hidden", (json_int_t)shape->hidden, "intermediate",
+                   (json_int_t)shape->intermediate, "experts", (int)shape->num_experts, "top_k",
+                   (int)shape->top_k, "activation",
                    option_choice_name(layer_activations, (int)shape->activation), "bias",
                    (int)shape->has_bias, "mode", option_choice_name(layer_modes, (int)shape->mode),
-                   "numerics", option_choice_name(bench_numerics, (int)request->numerics),
-                   "threads", report->num_threads, "backend", sy_backend());
+                   "format", option_choice_name(layer_formats, (int)shape->format), "numerics",
+                   option_choice_name(bench_numerics, (int)request->numerics), "threads",
+                   report->num_threads, "backend", sy_backend());
 }
 
 static json_t *limits_json(const struct bench_report *report) {

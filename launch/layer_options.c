@@ -5,6 +5,9 @@
 const struct option_choice layer_modes[] = {
     {"w4a4", SY_MODE_W4A4}, {"w4a16", SY_MODE_W4A16}, {"bf16", SY_MODE_BF16}, {NULL, 0}};
 
+const struct option_choice layer_formats[] = {
+    {"nvfp4", SY_FORMAT_NVFP4}, {"mxfp4", SY_FORMAT_MXFP4}, {NULL, 0}};
+
 const struct option_choice layer_activations[] = {{"swiglu", SY_ACTIVATION_SWIGLU},
                                                   {"swiglu_clamped", SY_ACTIVATION_SWIGLU_CLAMPED},
                                                   {"gelu_tanh", SY_ACTIVATION_GELU_TANH},
@@ -73,6 +76,7 @@ sy_shape layer_model_shape(int model) { return shape_of(&model_numbers[model]); 
 sy_shape layer_options_shape(const struct layer_options *options) {
   sy_shape shape = shape_of(&options->numbers);
   shape.mode = (sy_mode)options->mode;
+  shape.format = (sy_format)options->format;
   return shape;
 }
 

@@ -15,7 +15,7 @@ struct layer_numbers {
 struct layer_options {
   int model; /* OPTION_NOT_GIVEN: numbers alone */
   struct layer_numbers numbers;
-  int mode;
+  int mode, format;
 };
 
 #define LAYER_OPTIONS_INIT                  \
@@ -32,10 +32,11 @@ struct layer_options {
 
 extern const struct option_choice layer_models[];
 extern const struct option_choice layer_modes[];
+extern const struct option_choice layer_formats[];
 extern const struct option_choice layer_activations[];
 extern const struct option_choice yes_or_no[];
 
-/* Eight lines of a table of options: those of the struct layer_options `member` of `type`. */
+/* Ten lines of a table of options: those of the struct layer_options `member` of `type`. */
 #define LAYER_OPTIONS(type, member)                                                             \
   {.kind = OPTION_HEADING, .name = "The layer: a model, or numbers, which win over a model's"}, \
       {.kind = OPTION_CHOICE,                                                                   \
@@ -63,6 +64,12 @@ extern const struct option_choice yes_or_no[];
        .help = "whether every projection has a bias",                                           \
        .offset = offsetof(type, member.numbers.bias),                                           \
        .choices = yes_or_no},                                                                   \
+      {.kind = OPTION_CHOICE,                                                                   \
+       .name = "format",                                                                        \
+       .value = "NAME",                                                                         \
+       .help = "what FP4 means in w4a4 and w4a16",                                              \
+       .offset = offsetof(type, member.format),                                                 \
+       .choices = layer_formats},                                                               \
   {                                                                                             \
     .kind = OPTION_CHOICE, .name = "mode", .value = "NAME",                                     \
     .help = "formats of weights and activations", .offset = offsetof(type, member.mode),        \

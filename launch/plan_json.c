@@ -10,9 +10,10 @@ static json_t *size(uint64_t value) {
 
 static json_t *shape_json(const sy_shape *shape) {
   return json_pack(
-      "{s:I, s:I, s:i, s:i, s:s, s:s, s:b}", "hidden", (json_int_t)shape->hidden, "intermediate",
-      (json_int_t)shape->intermediate, "experts", (int)shape->num_experts, "top_k",
-      (int)shape->top_k, "mode", option_choice_name(layer_modes, (int)shape->mode), "activation",
+      "{s:I, s:I, s:i, s:i, s:s, s:s, s:s, s:b}", "hidden", (json_int_t)shape->hidden,
+      "intermediate", (json_int_t)shape->intermediate, "experts", (int)shape->num_experts, "top_k",
+      (int)shape->top_k, "mode", option_choice_name(layer_modes, (int)shape->mode), "format",
+      option_choice_name(layer_formats, (int)shape->format), "activation",
       option_choice_name(layer_activations, (int)shape->activation), "bias", (int)shape->has_bias);
 }
 

@@ -21,11 +21,12 @@ static void print_fact(const struct text_style *style, const char *label, const 
 
 static void print_layer(const struct text_style *style, const struct plan_request *request) {
   const sy_shape *shape = &request->shape;
-  print_fact(
-      style, "Layer", "hidden %" PRId64 ", intermediate %" PRId64 ", %d experts, top-%d, %s%s, %s",
-      shape->hidden, shape->intermediate, (int)shape->num_experts, (int)shape->top_k,
-      option_choice_name(layer_activations, (int)shape->activation),
-      shape->has_bias != 0 ? " with biases" : "", option_choice_name(layer_modes, (int)shape->mode));
+  print_fact(style, "Layer",
+             "hidden %" PRId64 ", intermediate %" PRId64 ", %d experts, top-%d, %s%s, %s",
+             shape->hidden, shape->intermediate, (int)shape->num_experts, (int)shape->top_k,
+             option_choice_name(layer_activations, (int)shape->activation),
+             shape->has_bias != 0 ? " with biases" : "",
+             option_choice_name(layer_modes, (int)shape->mode));
 }
 
 static void print_strategy(const struct text_style *style, const struct plan_request *request,
