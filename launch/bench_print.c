@@ -16,13 +16,18 @@ static void print_head(const struct text_style *style, const struct bench_report
   const sy_shape *shape = &request->shape;
   printf("%sbench %s%s%s%s%s\n", style->bold, request->name, request->model == NULL ? "" : ", ",
          request->model == NULL ? "" : request->model, style->end, "");
-  printf("  Layer    hidden %d, intermediate %d, %d experts, top-%d, %s%s, %s %s, %s\n",
-         (int)shape->hidden, (int)shape->intermediate, (int)shape->num_experts, (int)shape->top_k,
-         option_choice_name(layer_activations, (int)shape->activation),
-         shape->has_bias != 0 ? " with biases" : "",
-         shape->mode == SY_MODE_BF16 ? "" : option_choice_name(layer_formats, (int)shape->format),
-         option_choice_name(layer_modes, (int)shape->mode),
-         option_choice_name(bench_numerics, (int)request->numerics));
+  char words[400];
+  snprintf(words, sizeof words,
+           "hidden %d, intermediate %d, %d experts, top-%d, %s%s, %s%s%s, numerics %s",
+           (int)shape->hidden, (int)shape->intermediate, (int)shape->num_experts, (int)shape->top_k,
+           option_choice_name(layer_activations, (int)shape->activation),
+           shape->has_bias != 0 ? " with biases" : "",
+           option_choice_name(layer_modes, (int)shape->mode),
+           shape->mode == SY_MODE_BF16 ? "" : " of ",
+           shape->mode == SY_MODE_BF16 ? "" : option_choice_name(layer_formats, (int)shape->format),
+           option_choice_name(bench_numerics, (int)request->numerics));
+  printf("  Layer    ");
+  text_wrap(stdout, 11, words);
   printf("  Kernels  ");
   text_wrap(stdout, 11, sy_backend());
   printf("  Limits   %d threads: read %.1f GB/s, copied %.1f GB/s", report->num_threads,
@@ -58,19 +63,19 @@ void bench_print_table(const struct bench_report *report) {
   printf(
       "%s      T   rows  experts        p50        p99      floor  of it   GB/s  of read    G/s  "
       "of %-4s%s  wrong%s\n",
-      style.dim, bench_unit_name(report->unit), layer ? "     around" : "", style.end);
+      style.dim, bench_unit_name(report->unit), layer ? "    around" : "", style.end);
   for (size_t i = 0; i < report->num_results; ++i) {
     const struct bench_result *r = &report->results[i];
     char p50[TEXT_SIZE];
     char p99[TEXT_SIZE];
     char floor_text[TEXT_SIZE];
     char around[TEXT_SIZE];
-    printf("  %5lld  %5.0f  %7.1f  %9s  %9s  %9s  %4.0f%%  %5.1f  %6.0f%%  %5.0f  %6.0f%%",
+    printf(" %5lld  %5.0f  %7.1f  %8s  %8s  %8s  %4.0f%%  %5.1f  %6.0f%%  %5.0f  %6.0f%%",
            (long long)r->tokens, r->routed_rows, r->active_experts, text_time(p50, r->p50_us),
            text_time(p99, r->p99_us), text_time(floor_text, r->floor_us), 100.0 * r->share_floor,
            r->gbs, 100.0 * r->share_bytes, r->gops, 100.0 * r->share_operations);
     if (layer) {
-      printf("  %9s", text_time(around, r->around_us));
+      printf("  %8s", text_time(around, r->around_us));
     }
     printf("  %5lld\n", (long long)r->wrong);
   }
