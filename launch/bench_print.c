@@ -60,24 +60,28 @@ void bench_print_table(const struct bench_report *report) {
     print_load(&style, report->results);
     return;
   }
-  printf(
-      "%s      T   rows  experts        p50        p99      floor  of it   GB/s  of read    G/s  "
-      "of %-4s%s  wrong%s\n",
-      style.dim, bench_unit_name(report->unit), layer ? "    around" : "", style.end);
+  char head[TEXT_SIZE] = "  around";
+  if (!layer) {
+    snprintf(head, sizeof head, "  G/s  of %4s", bench_unit_name(report->unit));
+  }
+  printf("%s     T   rows  experts       p50       p99     floor  of it   GB/s  of read  %s  "
+         "wrong%s\n",
+         style.dim, head, style.end);
   for (size_t i = 0; i < report->num_results; ++i) {
     const struct bench_result *r = &report->results[i];
     char p50[TEXT_SIZE];
     char p99[TEXT_SIZE];
     char floor_text[TEXT_SIZE];
-    char around[TEXT_SIZE];
-    printf(" %5lld  %5.0f  %7.1f  %8s  %8s  %8s  %4.0f%%  %5.1f  %6.0f%%  %5.0f  %6.0f%%",
+    char last[TEXT_SIZE];
+    if (layer) {
+      text_time(last, r->around_us);
+    } else {
+      snprintf(last, sizeof last, "%5.0f  %6.0f%%", r->gops, 100.0 * r->share_operations);
+    }
+    printf(" %5lld  %5.0f  %7.1f  %8s  %8s  %8s  %4.0f%%  %5.1f  %6.0f%%  %8s  %5lld\n",
            (long long)r->tokens, r->routed_rows, r->active_experts, text_time(p50, r->p50_us),
            text_time(p99, r->p99_us), text_time(floor_text, r->floor_us), 100.0 * r->share_floor,
-           r->gbs, 100.0 * r->share_bytes, r->gops, 100.0 * r->share_operations);
-    if (layer) {
-      printf("  %8s", text_time(around, r->around_us));
-    }
-    printf("  %5lld\n", (long long)r->wrong);
+           r->gbs, 100.0 * r->share_bytes, last, (long long)r->wrong);
   }
 }
 
