@@ -774,7 +774,7 @@ TEST(bench_prints_a_table_and_plots) {
   CHECK_EQ_I64(r.code, 0);
   check_readable(r.out);
   CHECK_STR_HAS(r.out, "hidden 64, intermediate 160, 5 experts, top-2");
-  CHECK_STR_HAS(r.out, "wrong\n      1 ");
+  CHECK_STR_HAS(r.out, "  wrong\n     1 ");
   program_run_free(&r);
   char svg[8192] = "";
   FILE *file = fopen(path, "r");
