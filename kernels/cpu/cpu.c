@@ -40,6 +40,10 @@ static bool has_avx512(void) {
 }
 #endif
 
+#if defined(SY_CPU_HAVE_AVX512_BF16)
+static bool has_avx512_bf16(void) { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+#endif
+
 #define LEVEL(level_name, level_description, available, experts_entry)                         \
   {                                                                                            \
     .name = (level_name), .description = (level_description), .is_available = (available),     \
@@ -50,6 +54,10 @@ static bool has_avx512(void) {
   }
 
 static const struct sy_kernels levels[] = {
+#if defined(SY_CPU_HAVE_AVX512_BF16)
+    LEVEL("avx512-bf16", "AVX-512 with VNNI, VBMI and BF16", has_avx512_bf16,
+          sy_cpu_experts_avx512_bf16),
+#endif
 #if defined(SY_CPU_HAVE_AVX512)
     LEVEL("avx512", "AVX-512 with VNNI and VBMI", has_avx512, sy_cpu_experts_avx512),
 #endif

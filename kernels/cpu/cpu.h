@@ -25,5 +25,7 @@ sy_status sy_cpu_experts_x86_64_v3(const struct sy_stage_env *env,
 sy_status sy_cpu_experts_x86_64_v4(const struct sy_stage_env *env,
                                    const struct sy_experts_args *args);
 sy_status sy_cpu_experts_avx512(const struct sy_stage_env *env, const struct sy_experts_args *args);
+sy_status sy_cpu_experts_avx512_bf16(const struct sy_stage_env *env,
+                                     const struct sy_experts_args *args);
 
 #endif
