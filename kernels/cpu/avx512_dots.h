@@ -43,15 +43,14 @@ ALWAYS_INLINE __m512 nvfp4_scales(const uint8_t *scales) {
   return _mm512_cvtph_ps(_mm256_slli_epi16(wide, 7)); /* 2^-8 too small, subnormals included */
 }
 
-/* sy_e8m0_to_f32 of 16 codes. */
+/* sy_e8m0_to_f32 of 16 codes: 0 is the one whose exponent bits are less than its value's. */
 ALWAYS_INLINE __m512 mxfp4_scales(const uint8_t *scales) {
   const __m512i codes =
       _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)scales));
-  const __mmask16 quiet = _mm512_cmpeq_epi32_mask(codes, _mm512_setzero_si512()) |
-                          _mm512_cmpeq_epi32_mask(codes, _mm512_set1_epi32(SY_E8M0_NAN));
-  const __m512i bits = _mm512_slli_epi32(codes, 23);
-  return _mm512_castsi512_ps(
-      _mm512_mask_or_epi32(bits, quiet, bits, _mm512_set1_epi32(0x00400000)));
+  const __m512i subnormal = _mm512_set1_epi32(0x00400000);
+  const __mmask16 nan = _mm512_cmpeq_epi32_mask(codes, _mm512_set1_epi32(SY_E8M0_NAN));
+  const __m512i bits = _mm512_max_epu32(_mm512_slli_epi32(codes, 23), subnormal);
+  return _mm512_castsi512_ps(_mm512_mask_or_epi32(bits, nan, bits, subnormal));
 }
 
 ALWAYS_INLINE __m512 block_scales(const struct dot_args *a, const uint8_t *tile, int b) {
