@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "launch/inspect.h"
-#include "launch/plan.h"
+#include "launch/layer_options.h"
 #include "launch/text.h"
 
 #define LABEL_COLUMNS 13
@@ -148,14 +148,15 @@ static json_t *refusals_json(const struct inspect_sheet *sheet) {
 
 bool inspect_print_json(const struct inspect_sheet *sheet) {
   const sy_shape *shape = &sheet->info.shape;
-  json_t *root = json_pack(
-      "{s:s, s:s, s:s, s:b, s:I, s:I, s:i, s:i, s:s, s:b, s:I, s:o, s:o, s:o}", "version",
-      sy_version(), "model", sheet->path, "family", sheet->info.family, "loads",
-      sheet->num_broken == 0, "hidden", (json_int_t)shape->hidden, "intermediate",
-      (json_int_t)shape->intermediate, "experts", (int)shape->num_experts, "top_k",
-      (int)shape->top_k, "activation", option_choice_name(layer_activations, (int)shape->activation),
-      "bias", (int)shape->has_bias, "expert_bytes", (json_int_t)sheet->expert_bytes, "layers",
-      layers_json(sheet), "refused", refusals_json(sheet), "ranks", worlds_json(sheet));
+  json_t *root =
+      json_pack("{s:s, s:s, s:s, s:b, s:I, s:I, s:i, s:i, s:s, s:b, s:I, s:o, s:o, s:o}", "version",
+                sy_version(), "model", sheet->path, "family", sheet->info.family, "loads",
+                sheet->num_broken == 0, "hidden", (json_int_t)shape->hidden, "intermediate",
+                (json_int_t)shape->intermediate, "experts", (int)shape->num_experts, "top_k",
+                (int)shape->top_k, "activation",
+                option_choice_name(layer_activations, (int)shape->activation), "bias",
+                (int)shape->has_bias, "expert_bytes", (json_int_t)sheet->expert_bytes, "layers",
+                layers_json(sheet), "refused", refusals_json(sheet), "ranks", worlds_json(sheet));
   if (root == NULL) {
     return false;
   }
