@@ -202,6 +202,7 @@ static void fill_env(const struct road *road, int32_t rank, struct sy_stage_env 
       .swiglu_alpha = defaults.swiglu_alpha,
       .swiglu_limit = defaults.swiglu_limit,
       .has_bias = shape->has_bias,
+      .fastest = shape->fastest,
       .per_slot = shape->per_slot,
       .gather = shape->gather,
       .padded_slots = shape->padded_slots,

@@ -19,6 +19,7 @@ struct road_shape {
   sy_format format;
   sy_activation activation;
   bool has_bias;
+  bool fastest;
   bool per_slot;
   bool gather;
   bool padded_slots;
