@@ -12,11 +12,8 @@
  * in time; weights are asked for one pair of tiles ahead. */
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/avx512_dots.h"
+#include "kernels/cpu/avx512_quantise.h"
 #include "kernels/cpu/cpu.h"
-
-#define CONCAT_(a, b) a##b
-#define CONCAT(a, b) CONCAT_(a, b)
-#define EXPERTS_ENTRY CONCAT(sy_cpu_experts_, SY_CPU_SUFFIX)
 
 #define FC1_COLUMNS SY_INTERMEDIATE_SLICE /* what shares a global scale is quantised at once */
 #define FC2_COLUMNS 256
@@ -189,60 +186,26 @@ static void activate(const struct sy_stage_env *env, int columns, const float *g
   }
 }
 
-/* sy_nvfp4_quantise_block on a vector: 16 f32 -> 8 bytes. */
-static void quantise_block(__m512 x, float global, uint8_t *codes, uint8_t *scale) {
-  const __m512 magnitude = _mm512_abs_ps(x);
-  const uint8_t s = sy_e4m3_from_f32(_mm512_reduce_max_ps(magnitude) / (SY_E2M1_MAX * global));
-  const float divisor = sy_e4m3_to_f32(s) * global;
-  *scale = s;
-  if (divisor == 0.0f) {
-    memset(codes, 0, SY_BLOCK / 2);
-    return;
-  }
-  const __m512 a = _mm512_div_ps(magnitude, _mm512_set1_ps(divisor));
-  const __m512i one = _mm512_set1_epi32(1);
-  __m512i code = _mm512_setzero_si512();
-#define ABOVE(compare, bound)                                                                     \
-  code = _mm512_mask_add_epi32(code, _mm512_cmp_ps_mask(a, _mm512_set1_ps(bound), compare), code, \
-                               one)
-  ABOVE(_CMP_GT_OQ, 0.25f);
-  ABOVE(_CMP_GE_OQ, 0.75f);
-  ABOVE(_CMP_GT_OQ, 1.25f);
-  ABOVE(_CMP_GE_OQ, 1.75f);
-  ABOVE(_CMP_GT_OQ, 2.5f);
-  ABOVE(_CMP_GE_OQ, 3.5f);
-  ABOVE(_CMP_GT_OQ, 5.0f);
-#undef ABOVE
-  const __m512i sign = _mm512_slli_epi32(_mm512_srli_epi32(_mm512_castps_si512(x), 31), 3);
-  const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_or_si512(code, sign));
-  /* Pairs of bytes (low, high) -> low + 16 * high. */
-  const __m128i pairs = _mm_maddubs_epi16(bytes, _mm_set1_epi16(0x1001));
-  _mm_storel_epi64((__m128i *)(void *)codes, _mm_packus_epi16(pairs, pairs));
-}
-
+/* sy_nvfp4_quantise and sy_mxfp4_quantise of one slice of a row. */
 static float quantise_nvfp4(const float *values, int columns, uint8_t *codes, uint8_t *scales) {
-  __m512 amax = _mm512_setzero_ps();
-  __mmask16 strange = 0; /* NaN or infinite */
-  for (int c = 0; c < columns; c += SY_BLOCK) {
-    const __m512 x = _mm512_loadu_ps(values + c);
-    strange |= _mm512_fpclass_ps_mask(x, 0x99);
-    amax = _mm512_max_ps(amax, _mm512_abs_ps(x));
-  }
-  if (strange != 0) {
+  const float amax = sy_avx512_amax(values, columns);
+  if (!sy_is_finite(amax)) {
     memset(codes, 0, (size_t)columns / 2);
-    memset(scales, 0, (size_t)columns / SY_BLOCK);
+    memset(scales, 0, (size_t)columns / SY_NVFP4_BLOCK);
     return sy_f32_of_bits(0x7FC00000u);
   }
-  const float global = sy_nvfp4_global(_mm512_reduce_max_ps(amax));
-  for (int c = 0; c < columns; c += SY_BLOCK) {
-    quantise_block(_mm512_loadu_ps(values + c), global, codes + c / 2, scales + c / SY_BLOCK);
-  }
+  const float global = sy_nvfp4_global(amax);
+  sy_avx512_nvfp4(values, columns, global, codes, scales);
   return global;
 }
 
-/* sy_mxfp4_quantise_block: 32 values are two vectors under one scale. */
 static void quantise_mxfp4(const float *values, int columns, uint8_t *codes, uint8_t *scales) {
-  sy_mxfp4_quantise(values, columns, codes, scales);
+  if (!sy_is_finite(sy_avx512_amax(values, columns))) {
+    memset(codes, 0, (size_t)columns / 2);
+    memset(scales, SY_E8M0_NAN, (size_t)columns / SY_MXFP4_BLOCK);
+    return;
+  }
+  sy_avx512_mxfp4(values, columns, codes, scales);
 }
 
 static void store_intermediate(const struct expert *e, int64_t column, int columns,
@@ -372,7 +335,8 @@ static int64_t run_units(struct work *work, int64_t mine, int64_t end) {
   return mine;
 }
 
-sy_status EXPERTS_ENTRY(const struct sy_stage_env *env, const struct sy_experts_args *args) {
+sy_status SY_CPU_ENTRY(experts)(const struct sy_stage_env *env,
+                                const struct sy_experts_args *args) {
   struct work work = all_work(env, args);
 #pragma omp parallel num_threads(env->num_threads) if (env->num_threads > 1)
   {

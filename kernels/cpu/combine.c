@@ -54,7 +54,8 @@ static void combine_token(const struct sy_stage_env *env, const struct sy_combin
   }
 }
 
-sy_status sy_cpu_combine(const struct sy_stage_env *env, const struct sy_combine_args *args) {
+sy_status SY_CPU_ENTRY(combine)(const struct sy_stage_env *env,
+                                const struct sy_combine_args *args) {
 #pragma omp parallel for schedule(static) \
     num_threads(env->num_threads) if (env->num_threads > 1 && args->num_tokens > 1)
   for (int64_t t = 0; t < args->num_tokens; ++t) {

@@ -23,10 +23,6 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/expert_view.h"
 
-#define CONCAT_(a, b) a##b
-#define CONCAT(a, b) CONCAT_(a, b)
-#define EXPERTS_ENTRY CONCAT(sy_cpu_experts_, SY_CPU_SUFFIX)
-
 #define ROWS 8 /* routed rows that share one decoded weight block */
 #define SLICE SY_INTERMEDIATE_SLICE
 #define SLICE_BLOCKS (SLICE / SY_BLOCK)
@@ -361,7 +357,8 @@ static void fc2_unit(const struct expert *e, int64_t slice) {
 
 /* ---- Entry ---- */
 
-sy_status EXPERTS_ENTRY(const struct sy_stage_env *env, const struct sy_experts_args *args) {
+sy_status SY_CPU_ENTRY(experts)(const struct sy_stage_env *env,
+                                const struct sy_experts_args *args) {
   const int64_t active = args->routed->num_active;
   const int64_t fc1_slices = (env->intermediate + SLICE - 1) / SLICE;
   const int64_t fc2_slices = (env->hidden + SLICE - 1) / SLICE;

@@ -15,42 +15,42 @@ static bool row_amax(const uint16_t *hidden, int64_t n, float *amax_out) {
   return amax < 0x7F80u;
 }
 
-/* sy_nvfp4_quantise over a bf16 row, without an f32 copy of it. */
-static void pack_nvfp4(const struct sy_stage_env *env, const uint16_t *hidden, unsigned char *row) {
+/* Columns that are widened at once: whole blocks of either format. */
+#define CHUNK 256
+
+static void widen(const uint16_t *hidden, int64_t n, float *x) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    x[i] = sy_bf16_to_f32(hidden[i]);
+  }
+}
+
+/* sy_nvfp4_quantise and sy_mxfp4_quantise over a bf16 row, without an f32 copy of it. */
+static void pack_fp4(const struct sy_stage_env *env, const struct sy_quantiser *quantiser,
+                     const uint16_t *hidden, unsigned char *row) {
+  const bool nvfp4 = env->format == SY_FORMAT_NVFP4;
+  const int64_t block = sy_scale_block(env->format);
   uint8_t *scales = row + env->wire_row.scales;
   float amax;
   float global = sy_f32_of_bits(0x7FC00000u);
   if (row_amax(hidden, env->hidden, &amax)) {
     global = sy_nvfp4_global(amax);
-    for (int64_t b = 0; b < env->hidden / SY_NVFP4_BLOCK; ++b) {
-      float x[SY_NVFP4_BLOCK];
-      for (int i = 0; i < SY_NVFP4_BLOCK; ++i) {
-        x[i] = sy_bf16_to_f32(hidden[b * SY_NVFP4_BLOCK + i]);
+    for (int64_t c = 0; c < env->hidden; c += CHUNK) {
+      const int64_t n = env->hidden - c < CHUNK ? env->hidden - c : CHUNK;
+      float x[CHUNK];
+      widen(hidden + c, n, x);
+      if (nvfp4) {
+        quantiser->nvfp4(x, n, global, row + c / 2, scales + c / block);
+      } else {
+        quantiser->mxfp4(x, n, row + c / 2, scales + c / block);
       }
-      sy_nvfp4_quantise_block(x, global, row + b * (SY_NVFP4_BLOCK / 2), scales + b);
     }
   } else {
     memset(row, 0, (size_t)env->hidden / 2);
-    memset(scales, 0, (size_t)env->hidden / SY_NVFP4_BLOCK);
+    memset(scales, nvfp4 ? 0 : (int)SY_E8M0_NAN, (size_t)(env->hidden / block));
   }
-  memcpy(row + env->wire_row.global, &global, sizeof global);
-}
-
-/* sy_mxfp4_quantise over a bf16 row. */
-static void pack_mxfp4(const struct sy_stage_env *env, const uint16_t *hidden, unsigned char *row) {
-  uint8_t *scales = row + env->wire_row.scales;
-  float amax;
-  if (!row_amax(hidden, env->hidden, &amax)) {
-    memset(row, 0, (size_t)env->hidden / 2);
-    memset(scales, SY_E8M0_NAN, (size_t)env->hidden / SY_MXFP4_BLOCK);
-    return;
-  }
-  for (int64_t b = 0; b < env->hidden / SY_MXFP4_BLOCK; ++b) {
-    float x[SY_MXFP4_BLOCK];
-    for (int i = 0; i < SY_MXFP4_BLOCK; ++i) {
-      x[i] = sy_bf16_to_f32(hidden[b * SY_MXFP4_BLOCK + i]);
-    }
-    sy_mxfp4_quantise_block(x, row + b * (SY_MXFP4_BLOCK / 2), scales + b);
+  if (nvfp4) {
+    memcpy(row + env->wire_row.global, &global, sizeof global);
   }
 }
 
@@ -87,19 +87,17 @@ static void copy_payload(const struct sy_stage_env *env, const unsigned char *fr
          env->wire_row.bytes - env->wire_row.global);
 }
 
-static void pack_payload(const struct sy_stage_env *env, const uint16_t *hidden,
-                         unsigned char *row) {
-  if (env->mode != SY_MODE_W4A4) {
-    pack_bf16(env, hidden, row);
-  } else if (env->format == SY_FORMAT_MXFP4) {
-    pack_mxfp4(env, hidden, row);
+static void pack_payload(const struct sy_stage_env *env, const struct sy_quantiser *quantiser,
+                         const uint16_t *hidden, unsigned char *row) {
+  if (env->mode == SY_MODE_W4A4) {
+    pack_fp4(env, quantiser, hidden, row);
   } else {
-    pack_nvfp4(env, hidden, row);
+    pack_bf16(env, hidden, row);
   }
 }
 
 static void pack_token(const struct sy_stage_env *env, const struct sy_pack_args *args,
-                       int64_t token) {
+                       const struct sy_quantiser *quantiser, int64_t token) {
   const uint16_t *hidden =
       (const uint16_t *)(const void *)((const char *)args->hidden + token * args->hidden_stride);
   const struct sy_row_ref own = {env->rank, (int32_t)token};
@@ -112,7 +110,7 @@ static void pack_token(const struct sy_stage_env *env, const struct sy_pack_args
     if (first != NULL) {
       copy_payload(env, first, row);
     } else {
-      pack_payload(env, hidden, row);
+      pack_payload(env, quantiser, hidden, row);
     }
     first = first == NULL ? row : first;
     const int32_t base = env->gather ? 0 : args->send_offset[refs[i].rank];
@@ -120,11 +118,16 @@ static void pack_token(const struct sy_stage_env *env, const struct sy_pack_args
   }
 }
 
-sy_status sy_cpu_pack(const struct sy_stage_env *env, const struct sy_pack_args *args) {
+sy_status sy_cpu_pack_by(const struct sy_quantiser *quantiser, const struct sy_stage_env *env,
+                         const struct sy_pack_args *args) {
 #pragma omp parallel for schedule(static) \
     num_threads(env->num_threads) if (env->num_threads > 1 && args->num_tokens > 1)
   for (int64_t t = 0; t < args->num_tokens; ++t) {
-    pack_token(env, args, t);
+    pack_token(env, args, quantiser, t);
   }
   return SY_OK;
+}
+
+sy_status sy_cpu_pack(const struct sy_stage_env *env, const struct sy_pack_args *args) {
+  return sy_cpu_pack_by(&sy_quantiser_generic, env, args);
 }

@@ -52,7 +52,7 @@ static void reduce_per_rank(const struct sy_stage_env *env, const struct sy_redu
   }
 }
 
-sy_status sy_cpu_reduce(const struct sy_stage_env *env, const struct sy_reduce_args *args) {
+sy_status SY_CPU_ENTRY(reduce)(const struct sy_stage_env *env, const struct sy_reduce_args *args) {
   const int64_t rows = args->routed->num_received;
 #pragma omp parallel for schedule(static) \
     num_threads(env->num_threads) if (env->num_threads > 1 && rows > 1)

@@ -1,0 +1,16 @@
+/* The quantiser of fp4.h, block after block, in scalar code or by an instruction set: the same bits.
+ * n values (whole blocks, all finite) -> n / 2 bytes of codes and a scale per block. */
+#ifndef SY_KERNELS_CPU_QUANTISE_H
+#define SY_KERNELS_CPU_QUANTISE_H
+
+#include <stdint.h>
+
+struct sy_quantiser {
+  void (*nvfp4)(const float *x, int64_t n, float global, uint8_t *codes, uint8_t *scales);
+  void (*mxfp4)(const float *x, int64_t n, uint8_t *codes, uint8_t *scales);
+};
+
+extern const struct sy_quantiser sy_quantiser_generic;
+extern const struct sy_quantiser sy_quantiser_avx512;
+
+#endif
