@@ -45,13 +45,13 @@ static bool has_avx512_bf16(void) { return has_avx512() && __builtin_cpu_support
 #endif
 
 /* A level's pack and experts, and which level's compilation of the sources that all have. */
-#define LEVEL(level_name, level_description, available, pack_entry, experts_entry, suffix) \
-  {                                                                                        \
-    .name = (level_name), .description = (level_description), .is_available = (available), \
-    .expert_bytes = sy_cpu_expert_bytes, .load_expert = sy_cpu_load_expert,                \
-    .check_ids = sy_cpu_check_ids, .route = sy_cpu_route, .pack = (pack_entry),            \
-    .group = sy_cpu_group, .experts = (experts_entry), .reduce = sy_cpu_reduce_##suffix,   \
-    .combine = sy_cpu_combine_##suffix                                                     \
+#define LEVEL(level_name, level_description, available, pack_entry, experts_entry, suffix)     \
+  {                                                                                            \
+    .name = (level_name), .description = (level_description), .is_available = (available),     \
+    .has_mxfp4 = true, .expert_bytes = sy_cpu_expert_bytes, .load_expert = sy_cpu_load_expert, \
+    .check_ids = sy_cpu_check_ids, .route = sy_cpu_route, .pack = (pack_entry),                \
+    .group = sy_cpu_group, .experts = (experts_entry), .reduce = sy_cpu_reduce_##suffix,       \
+    .combine = sy_cpu_combine_##suffix                                                         \
   }
 
 static const struct sy_kernels levels[] = {
