@@ -81,9 +81,9 @@ static void check_readable(const char *out) {
 /* ---- The program ---- */
 
 TEST(help_explains_the_program_and_each_command) {
-  static const char *const pages[] = {"--help", "plan --help", "info --help", "topo --help",
-                                      "doctor --help", "bench experts --help",
-                                      "bench layer --help", "bench load --help"};
+  static const char *const pages[] = {
+      "--help",        "plan --help",          "info --help",        "topo --help",
+      "doctor --help", "bench experts --help", "bench layer --help", "bench load --help"};
   for (size_t i = 0; i < sizeof pages / sizeof pages[0]; ++i) {
     struct program_run r = run("%s", pages[i]);
     CHECK_EQ_I64(r.code, 0);
