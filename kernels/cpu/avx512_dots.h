@@ -12,6 +12,7 @@
  * The same for any number of rows. */
 #ifndef SY_KERNELS_CPU_AVX512_DOTS_H
 #define SY_KERNELS_CPU_AVX512_DOTS_H
+#if defined(__AVX512VBMI__) /* else nobody needs it, nor could compile it */
 
 #include "kernels/cpu/avx512_operand.h"
 
@@ -353,4 +354,5 @@ static inline size_t entry_bytes(enum dot_kind kind) {
 /* Tiles that one call may take. */
 static inline int tiles_at_once(enum dot_kind kind) { return kind == DOT_W4A4 ? 2 : 1; }
 
+#endif
 #endif

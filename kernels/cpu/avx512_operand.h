@@ -9,6 +9,7 @@
  *               weights' pairs come out of their decoding */
 #ifndef SY_KERNELS_CPU_AVX512_OPERAND_H
 #define SY_KERNELS_CPU_AVX512_OPERAND_H
+#if defined(__AVX512VBMI__) /* else nobody needs it, nor could compile it */
 
 #include <immintrin.h>
 
@@ -138,4 +139,5 @@ static inline void decode_pair_row(bool fp4, const uint8_t *values, struct opera
   }
 }
 
+#endif
 #endif

@@ -1,6 +1,7 @@
 /* Blocks of fp4.h's quantiser on vectors of 16 values. */
 #ifndef SY_KERNELS_CPU_AVX512_QUANTISE_H
 #define SY_KERNELS_CPU_AVX512_QUANTISE_H
+#if defined(__AVX512DQ__) /* else nobody needs it, nor could compile it */
 
 #include <immintrin.h>
 #include <string.h>
@@ -70,4 +71,5 @@ static inline float sy_avx512_amax(const float *x, int64_t n) {
   return strange != 0 ? sy_f32_of_bits(0x7FC00000u) : _mm512_reduce_max_ps(amax);
 }
 
+#endif
 #endif
