@@ -12,9 +12,10 @@
  * The same for any number of rows. */
 #ifndef SY_KERNELS_CPU_AVX512_DOTS_H
 #define SY_KERNELS_CPU_AVX512_DOTS_H
-#if defined(__AVX512VBMI__) /* else nobody needs it, nor could compile it */
 
 #include "kernels/cpu/avx512_operand.h"
+
+#if defined(__AVX512VBMI__) /* else nobody needs it, nor could compile it */
 
 /* What is summed: [tile][row] of a unit. */
 typedef float row_sums[ROWS][SY_TILE];

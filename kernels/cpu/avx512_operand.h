@@ -9,11 +9,12 @@
  *               weights' pairs come out of their decoding */
 #ifndef SY_KERNELS_CPU_AVX512_OPERAND_H
 #define SY_KERNELS_CPU_AVX512_OPERAND_H
+
+#include "kernels/cpu/expert_view.h"
+
 #if defined(__AVX512VBMI__) /* else nobody needs it, nor could compile it */
 
 #include <immintrin.h>
-
-#include "kernels/cpu/expert_view.h"
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 

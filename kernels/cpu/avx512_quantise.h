@@ -1,13 +1,15 @@
 /* Blocks of fp4.h's quantiser on vectors of 16 values. */
 #ifndef SY_KERNELS_CPU_AVX512_QUANTISE_H
 #define SY_KERNELS_CPU_AVX512_QUANTISE_H
-#if defined(__AVX512DQ__) /* else nobody needs it, nor could compile it */
 
-#include <immintrin.h>
 #include <string.h>
 
 #include "kernels/fp4.h"
 #include "kernels/wire.h"
+
+#if defined(__AVX512DQ__) /* else nobody needs it, nor could compile it */
+
+#include <immintrin.h>
 
 /* sy_fp4_encode of 16 values: 8 bytes. */
 static inline void sy_avx512_encode(__m512 x, float divisor, uint8_t *codes) {
