@@ -2,6 +2,7 @@
 #include "launch/inspect.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "launch/command.h"
 
@@ -57,6 +58,22 @@ static void inspect_layers(const sy_checkpoint *checkpoint, struct inspect_sheet
   }
 }
 
+/* Experts that are FP4 already are taken as they are, or not at all. */
+static void refuse_kinds(struct inspect_sheet *sheet) {
+  for (int32_t i = 0; i < sheet->info.num_layers; ++i) {
+    const sy_layer_info *layer = &sheet->layers[i].info;
+    for (int kind = 0; kind < INSPECT_NUM_KINDS; ++kind) {
+      const bool is_fp4 = layer->format != NULL &&
+                          (layer->dtype == SY_DTYPE_NVFP4 || layer->dtype == SY_DTYPE_MXFP4);
+      if (is_fp4 && strcmp(layer->format, inspect_kinds[kind]) != 0) {
+        snprintf(sheet->refusals[kind], sizeof sheet->refusals[kind],
+                 "the experts of layer %d are %s already, and never quantised again", (int)i,
+                 layer->format);
+      }
+    }
+  }
+}
+
 /* The weights of one layer, by the plan that would run it. A refusal of the sizes is kept, and no
  * error. */
 static void weigh(struct inspect_sheet *sheet, struct inspect_world *world, int kind) {
@@ -91,7 +108,9 @@ static void inspect_worlds(struct inspect_sheet *sheet, const struct value_list 
     world->experts = (experts + world->world - 1) / world->world;
     world->read_bytes = sheet->expert_bytes / (uint64_t)experts * (uint64_t)world->experts;
     for (int kind = 0; kind < INSPECT_NUM_KINDS; ++kind) {
-      weigh(sheet, world, kind);
+      if (sheet->refusals[kind][0] == '\0') {
+        weigh(sheet, world, kind);
+      }
     }
   }
 }
@@ -112,6 +131,7 @@ static int inspect(struct session *session, const struct flags *flags,
                         (int)sheet->info.num_layers);
   }
   inspect_layers(checkpoint, sheet);
+  refuse_kinds(sheet);
   inspect_worlds(sheet, &flags->worlds);
   return CLI_OK;
 }

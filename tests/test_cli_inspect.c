@@ -106,6 +106,26 @@ TEST(a_format_that_the_sizes_do_not_fit_is_refused) {
   written_model_destroy(model);
 }
 
+TEST(experts_that_are_fp4_stay_as_they_are) {
+  struct written_sizes stored = sizes;
+  stored.storage = "modelopt";
+  struct written_model *model = written_model_create(&stored);
+  written_model_save(model, 1);
+  json_t *root = inspect_json(model->folder, "", 0);
+  const json_t *refused = json_object_get(root, "refused");
+  const json_t *rank = json_array_get(json_object_get(root, "ranks"), 0);
+  CHECK_EQ_STR(text(json_array_get(json_object_get(root, "layers"), 2), "format"), "nvfp4");
+  CHECK_EQ_I64(integer(root, "expert_bytes"),
+               INT64_C(3) * 5 * 3 * (64 * 48 / 2 + 64 * 48 / 16 + 4));
+  CHECK_STR_HAS(text(refused, "bf16"), "nvfp4 already");
+  CHECK_STR_HAS(text(refused, "mxfp4"), "nvfp4 already");
+  CHECK(json_object_get(refused, "nvfp4") == NULL);
+  CHECK(integer(rank, "nvfp4_bytes") > 0);
+  CHECK(json_is_null(json_object_get(rank, "bf16_bytes")));
+  json_decref(root);
+  written_model_destroy(model);
+}
+
 TEST(a_layer_that_would_not_load_is_named) {
   struct written_model *model = written_model_create(&sizes);
   const char *missing = "model.layers.1.mlp.experts.4.up_proj.weight";

@@ -10,6 +10,7 @@
 
 #include "kernels/fp4.h"
 #include "runtime/checkpoint/checkpoint.h"
+#include "runtime/internal.h"
 #include "tests/support/checkpoint_writer.h"
 #include "tests/support/failure.h"
 #include "tests/support/harness.h"
@@ -457,4 +458,80 @@ TEST(what_cannot_be_converted_is_refused) {
                 NULL, SY_ERR_FORMAT, "model.layers.2.mlp.experts.1.down_proj.weight", "is missing");
   }
   tear_down(&bench);
+}
+
+/* ---- What is read again ---- */
+
+/* Weights begin as zeros, so that padding, which nobody writes, compares equal. */
+static sy_layer *load_layer(sy_group *group, const char *folder, sy_format format,
+                            int32_t layer_idx) {
+  sy_checkpoint *checkpoint = NULL;
+  sy_model_info info = SY_MODEL_INFO_INIT;
+  sy_layer *layer = NULL;
+  if (CHECK_OK(sy_checkpoint_open(folder, &checkpoint)) &&
+      CHECK_OK(sy_checkpoint_model(checkpoint, &info))) {
+    info.shape.mode = SY_MODE_W4A4;
+    info.shape.format = format;
+    if (CHECK_OK(sy_layer_create(group, &info.shape, &layer))) {
+      memset(layer->weights, 0, sy_layer_weight_bytes(layer));
+      CHECK_OK(sy_layer_load_checkpoint(layer, checkpoint, layer_idx));
+    }
+  }
+  sy_checkpoint_close(checkpoint);
+  return layer;
+}
+
+/* The prepacked bytes of a layer that quantises at load, and of one that loads codes. */
+static void check_same_bits(const char *family, const char *storage, sy_format format) {
+  struct written_sizes stored = sizes;
+  stored.family = family;
+  stored.storage = storage;
+  struct bench bench;
+  sy_group *group = NULL;
+  if (set_up(&bench, written_model_create(&stored)) && convert_all(&bench, format, false) &&
+      CHECK_OK(sy_group_create_local(NULL, &group))) {
+    for (int32_t i = 0; i < sizes.layers; ++i) {
+      sy_layer *quantised = load_layer(group, bench.in->folder, format, i);
+      sy_layer *converted = load_layer(group, bench.out->folder, format, i);
+      if (CHECK(quantised != NULL && converted != NULL)) {
+        CHECK_EQ_BYTES(converted->weights, quantised->weights, sy_layer_weight_bytes(quantised));
+      }
+      sy_layer_destroy(quantised);
+      sy_layer_destroy(converted);
+    }
+  }
+  sy_group_destroy(group);
+  tear_down(&bench);
+}
+
+TEST(a_converted_checkpoint_loads_with_the_same_bits) {
+  static const char *const families[] = {"qwen3_moe", "mixtral", "deepseek_v3"};
+  static const char *const storages[] = {"bf16", "f16", "f32", "fp8"};
+  for (size_t s = 0; s < sizeof storages / sizeof storages[0]; ++s) {
+    for (size_t f = 0; f < sizeof families / sizeof families[0]; ++f) {
+      check_same_bits(families[f], storages[s], SY_FORMAT_NVFP4);
+      check_same_bits(families[f], storages[s], SY_FORMAT_MXFP4);
+    }
+  }
+}
+
+TEST(fp4_is_not_quantised_again) {
+  static const struct {
+    const char *family, *storage, *format;
+  } cases[] = {{"qwen3_moe", "modelopt", "nvfp4"},
+               {"qwen3_moe", "nvfp4-pack", "nvfp4"},
+               {"qwen3_moe", "mxfp4-pack", "mxfp4"},
+               {"gpt_oss", "gpt-oss", "mxfp4"}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; ++i) {
+    struct written_sizes stored = sizes;
+    stored.family = cases[i].family;
+    stored.storage = cases[i].storage;
+    struct bench bench;
+    sy_convert *convert = NULL;
+    if (set_up(&bench, written_model_create(&stored))) {
+      CHECK_FAILS(sy_convert_create(bench.checkpoint, bench.out->folder, SY_FORMAT_NVFP4, &convert),
+                  NULL, SY_ERR_UNSUPPORTED, bench.in->folder, cases[i].format, "already");
+    }
+    tear_down(&bench);
+  }
 }

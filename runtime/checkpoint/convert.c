@@ -13,7 +13,7 @@
 #include "runtime/internal.h"
 #include "runtime/memory.h"
 
-static const char weight_suffix[] = ".weight";
+static const char weight_suffix[] = ".weight"; /* of every storage that is not FP4 */
 
 /* ---- Shards ---- */
 
@@ -33,17 +33,20 @@ static size_t position_of(const sy_checkpoint *checkpoint,
   return (size_t)(tensor - checkpoint->tensors);
 }
 
-static sy_status check_name(const sy_checkpoint *checkpoint, const char *name) {
-  const size_t bytes = strlen(name);
-  const size_t suffix_bytes = sizeof weight_suffix - 1;
-  if (bytes <= suffix_bytes || strcmp(name + bytes - suffix_bytes, weight_suffix) != 0) {
-    return sy_fail(SY_ERR_UNSUPPORTED, "%s: tensor '%s': expected a name that ends in '%s'",
-                   sy_path_shown(checkpoint->path), name, weight_suffix);
+/* Marks what becomes of an expert's tensors; biases are copied. */
+static void mark_expert(sy_convert *convert, const struct sy_checkpoint_expert *expert) {
+  const sy_checkpoint *checkpoint = convert->checkpoint;
+  for (int p = 0; p < SY_NUM_PROJECTIONS; ++p) {
+    const struct sy_checkpoint_projection *projection = &expert->projections[p];
+    convert->fate[position_of(checkpoint, projection->weight)] =
+        expert->global_expert * SY_NUM_PROJECTIONS + p;
+    if (projection->scales != NULL) {
+      convert->fate[position_of(checkpoint, projection->scales)] = SY_FATE_DROPPED;
+    }
   }
-  return SY_OK;
 }
 
-/* Marks the experts' tensors of a layer; refuses those that are FP4 already. */
+/* Refuses experts that are FP4 already: they are never quantised again. */
 static sy_status mark_layer(sy_convert *convert, int32_t layer) {
   const sy_checkpoint *checkpoint = convert->checkpoint;
   sy_layer_info info = SY_LAYER_INFO_INIT;
@@ -51,17 +54,15 @@ static sy_status mark_layer(sy_convert *convert, int32_t layer) {
   if (info.is_dense != 0) {
     return SY_OK;
   }
-  if (strcmp(info.format, "bf16") != 0) {
-    return sy_fail(SY_ERR_UNSUPPORTED, "%s: the experts of layer %d are %s; expected bf16",
+  if (sy_dtype_is_fp4(info.dtype)) {
+    return sy_fail(SY_ERR_UNSUPPORTED,
+                   "%s: the experts of layer %d are %s already; expected bf16, f16, f32 or fp8",
                    sy_path_shown(checkpoint->path), layer, info.format);
   }
   for (int32_t e = 0; e < checkpoint->model.info.shape.num_experts; ++e) {
     struct sy_checkpoint_expert expert;
     SY_TRY(sy_checkpoint_find_expert(checkpoint, layer, e, &expert));
-    for (int p = 0; p < SY_NUM_PROJECTIONS; ++p) {
-      SY_TRY(check_name(checkpoint, expert.projections[p].weight->name));
-      convert->is_expert[position_of(checkpoint, expert.projections[p].weight)] = 1;
-    }
+    mark_expert(convert, &expert);
   }
   return SY_OK;
 }
@@ -72,13 +73,12 @@ static sy_status lay_out(sy_convert *convert) {
   const int32_t num_layers = checkpoint->model.info.num_layers;
   const size_t count = checkpoint->num_tensors;
   convert->tensor_layer = sy_alloc(count * sizeof *convert->tensor_layer);
-  convert->is_expert = sy_alloc(count);
+  convert->fate = sy_alloc(count * sizeof *convert->fate);
   convert->shard_layer = sy_alloc(((size_t)num_layers + 1) * sizeof *convert->shard_layer);
-  if (convert->tensor_layer == NULL || convert->is_expert == NULL || convert->shard_layer == NULL) {
+  if (convert->tensor_layer == NULL || convert->fate == NULL || convert->shard_layer == NULL) {
     return sy_fail(SY_ERR_MEMORY, "%s: no memory for a list of %zu tensors",
                    sy_path_shown(checkpoint->path), count);
   }
-  memset(convert->is_expert, 0, count);
   memset(convert->shard_layer, 0, ((size_t)num_layers + 1) * sizeof *convert->shard_layer);
   for (size_t i = 0; i < count; ++i) {
     const char *name = checkpoint->tensors[i].name;
@@ -86,6 +86,7 @@ static sy_status lay_out(sy_convert *convert) {
       return SY_ERR_FORMAT; /* its dtype is not known, and so neither is how to copy it */
     }
     convert->tensor_layer[i] = layer_of(name, num_layers);
+    convert->fate[i] = SY_FATE_COPIED;
     ++convert->shard_layer[convert->tensor_layer[i]];
   }
   for (int32_t layer = 0; layer <= num_layers; ++layer) {
@@ -179,9 +180,9 @@ static sy_status fill_list(const sy_convert *convert, int32_t layer, struct sy_c
     if (convert->tensor_layer[i] != layer) {
       continue;
     }
-    if (convert->is_expert[i]) {
+    if (convert->fate[i] >= 0) {
       SY_TRY(add_quantised(convert, list, &checkpoint->tensors[i]));
-    } else {
+    } else if (convert->fate[i] == SY_FATE_COPIED) {
       add_copy(list, &checkpoint->tensors[i]);
     }
   }
@@ -198,7 +199,7 @@ sy_status sy_convert_list_shard(const sy_convert *convert, int32_t shard,
   const int32_t layer = convert->shard_layer[shard];
   size_t most = 0; /* an expert's tensor becomes at most three */
   for (size_t i = 0; i < convert->checkpoint->num_tensors; ++i) {
-    most += convert->tensor_layer[i] == layer ? (convert->is_expert[i] ? 3 : 1) : 0;
+    most += convert->tensor_layer[i] == layer ? (convert->fate[i] >= 0 ? 3 : 1) : 0;
   }
   struct sy_convert_list list = {.tensors = sy_alloc(most * sizeof *list.tensors)};
   if (list.tensors == NULL) {
@@ -267,7 +268,7 @@ void sy_convert_destroy(sy_convert *convert) {
   sy_free(convert->folder);
   sy_free(convert->shard_layer);
   sy_free(convert->tensor_layer);
-  sy_free(convert->is_expert);
+  sy_free(convert->fate);
   sy_free(convert);
 }
 

@@ -17,6 +17,9 @@
 #define SY_CONVERT_MANIFEST "convert.unfinished.json"
 #define SY_CONVERT_READY ".ready"
 
+/* What becomes of a tensor; >= 0: expert * SY_NUM_PROJECTIONS + projection, whose weights become FP4. */
+enum { SY_FATE_COPIED = -1, SY_FATE_DROPPED = -2 };
+
 enum sy_convert_part { SY_PART_COPY, SY_PART_CODES, SY_PART_SCALES, SY_PART_GLOBAL };
 
 /* A tensor of the output. */
@@ -43,10 +46,10 @@ struct sy_convert {
   char *folder;
   sy_format format;
   int32_t num_shards;
-  int32_t *shard_layer;     /* [num_shards] its layer; num_layers: what is of no layer */
-  int32_t *tensor_layer;    /* [checkpoint->num_tensors] */
-  unsigned char *is_expert; /* [checkpoint->num_tensors] becomes FP4 */
-  int manifest_fd;          /* locked by the rank that began; -1 */
+  int32_t *shard_layer;  /* [num_shards] its layer; num_layers: what is of no layer */
+  int32_t *tensor_layer; /* [checkpoint->num_tensors] */
+  int32_t *fate;         /* [checkpoint->num_tensors] */
+  int manifest_fd;       /* locked by the rank that began; -1 */
 };
 
 /* To be released with sy_free(list.tensors). */

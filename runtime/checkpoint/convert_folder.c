@@ -218,8 +218,8 @@ static json_t *list_copied_modules(const sy_convert *convert) {
   for (size_t i = 0; i < checkpoint->num_tensors; ++i) {
     const struct sy_checkpoint_tensor *tensor = &checkpoint->tensors[i];
     const size_t bytes = strlen(tensor->name);
-    if (!convert->is_expert[i] && tensor->entry->tensor.num_dims == 2 && bytes >= sizeof suffix &&
-        strcmp(tensor->name + bytes - (sizeof suffix - 1), suffix) == 0) {
+    if (convert->fate[i] == SY_FATE_COPIED && tensor->entry->tensor.num_dims == 2 &&
+        bytes >= sizeof suffix && strcmp(tensor->name + bytes - (sizeof suffix - 1), suffix) == 0) {
       json_array_append_new(list, json_stringn(tensor->name, bytes - (sizeof suffix - 1)));
     }
   }

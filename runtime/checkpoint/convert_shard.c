@@ -7,6 +7,7 @@
 #include "kernels/fp4.h"
 #include "kernels/wire.h"
 #include "runtime/checkpoint/convert.h"
+#include "runtime/checkpoint/expert_source.h"
 #include "runtime/checkpoint/file.h"
 #include "runtime/checkpoint/output.h"
 #include "runtime/internal.h"
@@ -84,6 +85,8 @@ static sy_status copy_tensor(const struct sy_output *output, size_t data_offset,
 
 /* ---- Experts ---- */
 
+static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
+
 /* A projection as it is read, and as it is written. */
 struct matrix {
   int64_t rows, columns;
@@ -116,18 +119,41 @@ static void matrix_release(struct matrix *m) {
   sy_free(m->scales);
 }
 
-static sy_status read_matrix(const struct sy_checkpoint_tensor *source, uint16_t *buffer,
-                             struct matrix *m) {
-  const size_t bytes = source->entry->tensor.bytes;
-  for (size_t done = 0; done < bytes; done += COPY_BYTES) {
-    const size_t part = bytes - done < COPY_BYTES ? bytes - done : COPY_BYTES;
-    float *values = m->values + done / sizeof *buffer;
-    SY_TRY(sy_safetensors_read(source->file, source->entry, done, buffer, part));
-    for (size_t i = 0; i < part / sizeof *buffer; ++i) {
-      values[i] = sy_bf16_to_f32(buffer[i]);
+/* Panel by panel, as a layer reads them. */
+static sy_status read_panels(const struct sy_source *source, enum sy_projection projection,
+                             float *buffer, struct matrix *m) {
+  for (int64_t row = 0; row < m->rows; row += SY_PANEL_ROWS) {
+    for (int64_t column = 0; column < m->columns; column += SY_PANEL_COLUMNS) {
+      const struct sy_panel panel = {.projection = projection,
+                                     .row = row,
+                                     .num_rows = min_i64(m->rows - row, SY_PANEL_ROWS),
+                                     .column = column,
+                                     .num_columns = min_i64(m->columns - column, SY_PANEL_COLUMNS)};
+      SY_TRY(source->read_values(source, &panel, buffer));
+      for (int64_t r = 0; r < panel.num_rows; ++r) {
+        memcpy(m->values + (row + r) * m->columns + column, buffer + r * panel.num_columns,
+               (size_t)panel.num_columns * sizeof *buffer);
+      }
     }
   }
   return SY_OK;
+}
+
+static sy_status read_matrix(const sy_convert *convert, const struct sy_checkpoint_tensor *tensor,
+                             void *buffer, struct matrix *m) {
+  const size_t position = (size_t)(tensor - convert->checkpoint->tensors);
+  const int32_t fate = convert->fate[position];
+  struct sy_checkpoint_expert expert;
+  struct sy_expert_source source;
+  SY_TRY(sy_checkpoint_find_expert(convert->checkpoint, convert->tensor_layer[position],
+                                   fate / SY_NUM_PROJECTIONS, &expert));
+  sy_status status = sy_expert_source_open(&expert, &source);
+  if (status == SY_OK) {
+    const enum sy_projection projection = (enum sy_projection)(fate % SY_NUM_PROJECTIONS);
+    status = read_panels(&source.base, projection, buffer, m);
+  }
+  sy_expert_source_close(&source);
+  return status;
 }
 
 static sy_status check_finite(const struct sy_checkpoint_tensor *source, const struct matrix *m) {
@@ -166,7 +192,7 @@ struct writer {
   struct sy_convert_list list;
   struct sy_output output;
   size_t data_offset;
-  uint16_t *buffer; /* of COPY_BYTES */
+  void *buffer; /* of COPY_BYTES, which hold a panel */
 };
 
 /* The part of the same source. A list has few kinds of tensors, and is in order of names within each:
@@ -195,7 +221,7 @@ static sy_status put_expert(const struct writer *w, const struct sy_checkpoint_t
   struct matrix m;
   sy_status status = matrix_create(source, (int)sy_scale_block(format), &m);
   if (status == SY_OK) {
-    status = read_matrix(source, w->buffer, &m);
+    status = read_matrix(w->convert, source, w->buffer, &m);
   }
   if (status == SY_OK) {
     status = check_finite(source, &m);
