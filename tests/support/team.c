@@ -1,10 +1,9 @@
 #include "tests/support/team.h"
 
-#include <mpi.h>
-
 #include "tests/support/backend.h"
 #include "tests/support/expect.h"
 #include "tests/support/harness.h"
+#include "tests/support/world.h"
 
 sy_group *team_group(int32_t timeout_ms, int32_t num_threads) {
   sy_group_desc desc = SY_GROUP_DESC_INIT;
@@ -51,12 +50,9 @@ void team_check_derived(struct team *team, const struct call_options *options,
 void team_share(const struct team *team, sy_dtype dtype, const struct token_split *split,
                 void *outputs) {
   const size_t row_bytes = layer_case_row_bytes(&team->c, dtype);
-  int counts[LAYER_CASE_MAX_WORLD];
-  int begins[LAYER_CASE_MAX_WORLD];
-  for (int r = 0; r < sy_test_world(); ++r) {
-    counts[r] = (int)((size_t)(split->first[r + 1] - split->first[r]) * row_bytes);
-    begins[r] = (int)((size_t)split->first[r] * row_bytes);
+  size_t begins[LAYER_CASE_MAX_WORLD + 1];
+  for (int r = 0; r <= sy_test_world(); ++r) {
+    begins[r] = (size_t)split->first[r] * row_bytes;
   }
-  MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, outputs, counts, begins, MPI_BYTE,
-                 MPI_COMM_WORLD);
+  sy_test_world_share(outputs, begins);
 }
