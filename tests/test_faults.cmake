@@ -52,7 +52,8 @@ set_tests_properties(fault.random_kills PROPERTIES LABELS "fault" TIMEOUT ${time
 # Ranks on several hosts, which root makes out of namespaces.
 set(hosts_folder ${CMAKE_CURRENT_SOURCE_DIR}/hosts)
 foreach(case IN ITEMS hosts_are_apart forward_tests_pass model_gives_the_same_bits
-    slurm_allocation_is_used slow_and_lossy_links_change_nothing delay_changes_nothing short_cut_is_mended
+    slurm_allocation_is_used slow_and_lossy_links_change_nothing delay_changes_nothing
+    doctor_names_the_slow_host short_cut_is_mended
     long_cut_ends_the_job host_lost remote_rank_killed launcher_killed)
   math(EXPR timeout "180 * ${patience}")
   add_test(NAME hosts.${case} COMMAND ${hosts_folder}/in_a_box ${hosts_folder}/test_hosts.sh

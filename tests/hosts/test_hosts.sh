@@ -32,7 +32,8 @@ expect_score() {
 # Names differ, memory is not shared: what is under test is really there.
 hosts_are_apart() {
   make_hosts 3
-  run_job on h1 "$run" --hosts h1:1,h2:1,h3:1 sh -c \
+  printf 'h1 slots=1\nh2 slots=1\nh3 # one\n' >"$scratch/hosts.txt"
+  run_job on h1 "$run" --hostfile "$scratch/hosts.txt" sh -c \
     "hostname; : >/dev/shm/seen-\$(hostname); ls /dev/shm | grep -c seen"
   expect_code 0
   expect_equal "$(grep '^h' "$scratch/out" | sort | tr '\n' ' ')" "h1 h2 h3 " "host names"
@@ -85,6 +86,20 @@ slow_and_lossy_links_change_nothing() {
   expect_score
   lost=$(num_dropped h3)
   [ "${lost:-0}" -gt 0 ] || fail "no packet was dropped"
+  expect_nothing_left
+}
+
+# One of four hosts has a slow cable: the slowest pair that doctor finds is one of that host's.
+doctor_names_the_slow_host() {
+  make_hosts 4
+  slow_down h2 1mbit || fail "tbf"
+  run_job on h1 "$run" --hosts h1:1,h2:1,h3:1,h4:1 "$bin/switchyard" doctor --model tiny-moe
+  expect_code 0
+  slowest=$(tr -s ' \n' '  ' <"$scratch/out" | sed 's/.*the slowest: \(rank . on .. and rank . on ..\).*/\1/')
+  case $slowest in
+    *'on h2'*) ;;
+    *) fail "doctor says: $(head -n 12 "$scratch/out")" ;;
+  esac
   expect_nothing_left
 }
 
