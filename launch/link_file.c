@@ -6,6 +6,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "launch/new_file.h"
+
 struct reader {
   const char *path;
   char *error;
@@ -112,8 +114,11 @@ bool link_file_write(const char *path, const sy_link *link, const struct link_so
   if (source->has_between_hosts) {
     add_level(root, "between_hosts", &link->between_hosts);
   }
+  struct new_file file;
   const bool written =
-      root != NULL && json_dump_file(root, path, JSON_INDENT(2) | JSON_REAL_PRECISION(6)) == 0;
+      root != NULL && new_file_open(&file, path) &&
+      new_file_close(&file,
+                     json_dumpf(root, file.out, JSON_INDENT(2) | JSON_REAL_PRECISION(6)) == 0);
   if (!written) {
     snprintf(error, LAUNCH_ERROR_BYTES, "link file '%.150s' cannot be written: %s", path,
              strerror(errno));

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "launch/command.h"
+#include "launch/new_file.h"
 
 static uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
@@ -103,9 +104,9 @@ static int find_rivals(struct session *session, const struct plan_request *reque
 
 static int write_svg(struct session *session, const struct plan_request *request,
                      const struct plan_sheet *sheets, const struct plan_rival (*rivals)[2]) {
-  FILE *out = fopen(request->svg, "we");
-  const bool drawn = out != NULL && plan_draw(request, sheets, rivals, request->worlds.count, out);
-  if ((out != NULL && fclose(out) != 0) || !drawn) {
+  struct new_file file;
+  if (!new_file_open(&file, request->svg) ||
+      !new_file_close(&file, plan_draw(request, sheets, rivals, request->worlds.count, file.out))) {
     return session_fail(session, CLI_FAILED, "--svg '%.200s' cannot be written: %s", request->svg,
                         strerror(errno));
   }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "launch/command.h"
+#include "launch/new_file.h"
 #include "launch/options.h"
 
 enum devices { DEVICES_AUTO, DEVICES_CPU, DEVICES_GPU };
@@ -210,28 +211,38 @@ static int fill_sheet(struct session *session, const struct flags *flags,
 
 /* ---- Output --------------------------------------------------------------------------------- */
 
+static int fail_write(struct session *session, const char *option, const char *path) {
+  return session_fail(session, CLI_FAILED, "%s '%.200s' cannot be written: %s", option, path,
+                      strerror(errno));
+}
+
 static int write_svg(struct session *session, const struct topo_sheet *sheet, const char *path) {
-  FILE *out = fopen(path, "we");
-  if (out == NULL) {
-    return session_fail(session, CLI_FAILED, "--svg '%.200s' cannot be written: %s", path,
-                        strerror(errno));
+  struct new_file file;
+  return new_file_open(&file, path) && new_file_close(&file, topo_draw(sheet, file.out))
+             ? CLI_OK
+             : fail_write(session, "--svg", path);
+}
+
+static int write_xml(struct session *session, const struct topo_sheet *sheet, const char *path) {
+  struct new_file file;
+  char *xml = NULL;
+  int bytes = 0; /* with the NUL at its end */
+  if (hwloc_topology_export_xmlbuffer(sheet->machine->topology, &xml, &bytes, 0) != 0) {
+    return fail_write(session, "--export", path);
   }
-  const bool drawn = topo_draw(sheet, out);
-  if ((fclose(out) != 0 || !drawn)) {
-    return session_fail(session, CLI_FAILED, "--svg '%.200s' cannot be written: %s", path,
-                        strerror(errno));
-  }
-  return CLI_OK;
+  const bool is_open = new_file_open(&file, path);
+  const bool is_written =
+      is_open && new_file_close(&file, fwrite(xml, (size_t)bytes - 1, 1, file.out) == 1);
+  const int error = errno;
+  hwloc_free_xmlbuffer(sheet->machine->topology, xml);
+  errno = error;
+  return is_written ? CLI_OK : fail_write(session, "--export", path);
 }
 
 static int write_files(struct session *session, const struct flags *flags,
                        const struct topo_sheet *sheet) {
-  if (flags->export != NULL &&
-      hwloc_topology_export_xml(sheet->machine->topology, flags->export, 0) != 0) {
-    return session_fail(session, CLI_FAILED, "--export '%.200s' cannot be written: %s",
-                        flags->export, strerror(errno));
-  }
-  return flags->svg != NULL ? write_svg(session, sheet, flags->svg) : CLI_OK;
+  const int code = flags->export != NULL ? write_xml(session, sheet, flags->export) : CLI_OK;
+  return code == CLI_OK && flags->svg != NULL ? write_svg(session, sheet, flags->svg) : code;
 }
 
 static int print(struct session *session, const struct flags *flags,

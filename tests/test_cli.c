@@ -1,5 +1,6 @@
 /* The command line: what it prints, what it refuses, and with which words. SWITCHYARD_PROGRAM is
  * the command that runs it. */
+#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdarg.h>
@@ -435,13 +436,14 @@ TEST(plan_takes_link_figures_from_a_file) {
 TEST(plan_draws_its_curves) {
   char path[] = "/tmp/switchyard_curve_XXXXXX";
   static char svg[1 << 16];
-  const int file = mkstemp(path);
-  if (!CHECK(file >= 0)) {
-    return;
-  }
+  close(mkstemp(path)); /* its name is what counts: the file is replaced */
   struct program_run r = run("plan --model qwen3-30b --world 1..1024 --svg %s", path);
   CHECK_EQ_I64(r.code, 0);
   program_run_free(&r);
+  const int file = open(path, O_RDONLY);
+  if (!CHECK(file >= 0)) {
+    return;
+  }
   svg[read(file, svg, sizeof svg - 1)] = '\0';
   close(file);
   unlink(path);

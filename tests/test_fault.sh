@@ -5,9 +5,9 @@ run=$1 rank=$2 mpirun=$3
 shift 3
 . "$(dirname "$0")/test_fault_support.sh"
 
-# Of fault_rank: an exchange waits for 2 s, set-up and loading for 4 s. Of the job: 8 s.
+# Of fault_rank: an exchange waits for 2 s, set-up and loading for 4 s. Of the job: 6 s.
 export SY_FAULT_TIMEOUT_MS=2000
-deadline=8
+deadline=6
 in_time=$(((deadline + 20) * 1000)) # with a busy machine's start and end
 
 run_ranks() { start "$run" -n 3 --deadline $deadline "$@" "$rank"; }

@@ -32,7 +32,7 @@ foreach(stage IN ITEMS group experts reduce return)
 endforeach()
 # After it has sent all that this step needs of it: the next step misses it.
 sy_add_fault_test(killed.combine killed combine "dispatch: nothing heard in time from rank 1")
-foreach(point IN ITEMS start load experts)
+foreach(point IN ITEMS start experts)
   sy_add_fault_test(killed_under_mpirun.${point} killed_under_mpirun ${point})
 endforeach()
 foreach(case IN ITEMS halted_in_time halted_too_long stopped out_of_memory left mpirun_killed
@@ -44,7 +44,7 @@ sy_add_fault_test(interrupted.TERM interrupted TERM 143)
 sy_add_fault_test(interrupted.KILL interrupted KILL 137)
 
 add_test(NAME fault.random_kills COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/test_fault_kills.sh
-  $<TARGET_FILE:switchyard-run> $<TARGET_FILE:fault_rank> 6)
+  $<TARGET_FILE:switchyard-run> $<TARGET_FILE:fault_rank> 4)
 math(EXPR timeout "300 * ${patience}")
 set_tests_properties(fault.random_kills PROPERTIES LABELS "fault" TIMEOUT ${timeout}
   ENVIRONMENT "${test_environment};ASAN_OPTIONS=leak_check_at_exit=0")
@@ -54,7 +54,7 @@ set(hosts_folder ${CMAKE_CURRENT_SOURCE_DIR}/hosts)
 foreach(case IN ITEMS hosts_are_apart forward_tests_pass model_gives_the_same_bits
     slurm_allocation_is_used slow_and_lossy_links_change_nothing delay_changes_nothing
     doctor_names_the_slow_host short_cut_is_mended
-    long_cut_ends_the_job host_lost remote_rank_killed launcher_killed)
+    long_cut_ends_the_job host_lost remote_rank_killed launcher_killed full_disk_leaves_whole_files)
   math(EXPR timeout "180 * ${patience}")
   add_test(NAME hosts.${case} COMMAND ${hosts_folder}/in_a_box ${hosts_folder}/test_hosts.sh
     ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${PROJECT_SOURCE_DIR}/examples/tiny-moe ${case})

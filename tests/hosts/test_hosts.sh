@@ -192,6 +192,32 @@ launcher_killed() {
   expect_nothing_left
 }
 
+# A file that does not fit its disk is not there; what lay in its place is.
+full_disk_leaves_whole_files() {
+  disk=$scratch/disk
+  mkdir "$disk"
+  mount -t tmpfs -o size=8k none "$disk"
+  echo before >"$disk/old"
+  head -c 65536 /dev/zero >"$disk/fill" 2>/dev/null
+  for what in "topo --svg" "topo --export" "plan --model mixtral --world 1..8 --svg" \
+    "doctor --model tiny-moe --write-link"; do
+    for file in new old; do
+      run_job "$bin/switchyard" $what "$disk/$file"
+      expect_code 1
+      expect_said "$file' cannot be written: No space left on device"
+    done
+  done
+  expect_equal "$(cd "$disk" && ls | tr '\n' ' ')" "fill old " "files on the disk"
+  expect_equal "$(cat "$disk/old")" before "the file that was there"
+  rm "$disk/fill"
+  mount -o remount,size=1m "$disk"
+  run_job "$bin/switchyard" topo --svg "$disk/old"
+  expect_code 0
+  expect_equal "$(cd "$disk" && ls)" old "files on the disk"
+  expect_equal "$(tail -c 7 "$disk/old")" "</svg>" "the end of the new file"
+  umount "$disk"
+}
+
 # The host's own folders, within the deadline and a moment.
 expect_nothing_left_on() {
   tries=0
