@@ -211,7 +211,8 @@ sy_status sy_group_lost(sy_group *group, sy_status status, const char *what) {
     sy_group_fail(group, status, "rank %d, %s: nothing heard in time from %s; the group is dead",
                   (int)group->rank, what, ranks);
   } else { /* what the native library said, or the call that refused */
-    reason = status == SY_ERR_DEVICE ? group->device->error_text() : reason;
+    const bool of_device = status == SY_ERR_DEVICE && group->device != NULL;
+    reason = of_device ? group->device->error_text() : reason;
     sy_group_fail(group, status, "rank %d, %s: %s; the group is dead", (int)group->rank, what,
                   reason[0] != '\0' ? reason : sy_last_error(NULL));
   }
