@@ -99,6 +99,41 @@ TEST(two_transports_at_once) {
   nccl_case_close(b);
 }
 
+/* The last rank does not come to the second exchange: the others give up, name it, and end the
+ * communicator while their streams still wait. */
+TEST(a_rank_that_does_not_come) {
+  enum { PATIENCE_MS = 2000 };
+  struct sy_transport *t = nccl_case_create();
+  if (t == NULL) {
+    return;
+  }
+  if (t->world == 1) {
+    nccl_case_close(t);
+    SKIP("needs a peer");
+  }
+  const int32_t absent = t->world - 1;
+  const struct message_table table = message_table_of(4096);
+  const struct test_exchange x = {SY_DISPATCH, false, &table, NULL, 1};
+  CHECK_OK(transport_reserve(t, 4096));
+  t->ops->beat(t, 1);
+  exchange_begin(t, &x);
+  exchange_end(t, &x);
+  if (t->rank != absent) {
+    t->ops->beat(t, 2);
+    exchange_begin(t, &x);
+    CHECK_OK(t->ops->wait(t, SY_DISPATCH, transport_deadline()));
+    CHECK_STATUS(nccl_case_wait_stream(t, sy_clock_ns() + (int64_t)PATIENCE_MS * 1000000),
+                 SY_ERR_PEER);
+    for (int32_t peer = 0; peer < t->world; ++peer) {
+      CHECK_EQ_I64(t->ops->missing(t, peer), peer == absent);
+    }
+  }
+  MPI_Barrier(MPI_COMM_WORLD);
+  t->ops->abort(t);
+  CHECK_STATUS(t->ops->check(t), SY_ERR_PEER);
+  nccl_case_close(t);
+}
+
 TEST(what_cannot_be_made) {
   struct sy_transport *t = NULL;
   const struct sy_nccl_desc nothing = {.rank = 0, .world = 2};
