@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 char *bind_list_text(char *text, size_t bytes, hwloc_const_bitmap_t set) {
@@ -73,7 +74,21 @@ static bool is_decided(const struct surroundings *s, bool is_narrowed, struct bi
   return false;
 }
 
-static void settle(const struct machine *machine, const struct surroundings *s, bool use_gpus,
+/* By the GPUs where there are enough, by the cores otherwise. */
+static bool make_table(const struct machine *machine, struct binding_request *request,
+                       bool near_gpus, struct binding_table *table, char *error) {
+  request->use_gpus = near_gpus && machine->num_gpus >= request->num_ranks;
+  if (request->use_gpus && binding_table_make(machine, request, table, error)) {
+    if (table->ranks[request->num_ranks - 1].device == request->num_ranks - 1) {
+      return true;
+    }
+    binding_table_free(table); /* CUDA_VISIBLE_DEVICES shows fewer than there are ranks */
+  }
+  request->use_gpus = false;
+  return binding_table_make(machine, request, table, error);
+}
+
+static void settle(const struct machine *machine, const struct surroundings *s, bool near_gpus,
                    struct bind_report *report) {
   char error[LAUNCH_ERROR_BYTES];
   hwloc_bitmap_t usable = hwloc_bitmap_alloc();
@@ -85,14 +100,13 @@ static void settle(const struct machine *machine, const struct surroundings *s, 
   }
   bind_list_text(report->cpus, sizeof report->cpus, usable);
   hwloc_const_bitmap_t allowed = hwloc_topology_get_allowed_cpuset(machine->topology);
-  const struct binding_request request = {.num_ranks = s->local_size,
-                                          .usable = usable,
-                                          .threads = s->threads,
-                                          .use_gpus = use_gpus,
-                                          .visible_gpus = s->visible_gpus};
+  struct binding_request request = {.num_ranks = s->local_size,
+                                    .usable = usable,
+                                    .threads = s->threads,
+                                    .visible_gpus = s->visible_gpus};
   if (is_decided(s, !hwloc_bitmap_isincluded(allowed, usable), report)) {
     /* the sentence is there */
-  } else if (!binding_table_make(machine, &request, &table, error)) {
+  } else if (!make_table(machine, &request, near_gpus, &table, error)) {
     say(report, "not bound: %.300s", error);
   } else {
     const struct binding *mine = &table.ranks[s->local_rank];
@@ -100,7 +114,7 @@ static void settle(const struct machine *machine, const struct surroundings *s, 
     report->device = mine->device;
     if (mine->is_shared) {
       say(report, "not bound: %.300s", table.note);
-    } else if (s->local_size == 1 && !use_gpus) {
+    } else if (s->local_size == 1 && !request.use_gpus) {
       say(report, "the only rank of this host: all its %d usable cores", mine->num_cores);
     } else {
       apply(machine, mine, report);
@@ -110,7 +124,7 @@ static void settle(const struct machine *machine, const struct surroundings *s, 
   hwloc_bitmap_free(usable);
 }
 
-bool bind_self(bool use_gpus, struct bind_report *report_out) {
+bool bind_self(bool near_gpus, struct bind_report *report_out) {
   const struct surroundings s = surroundings_read(environment_of_process, NULL);
   struct machine *machine = NULL;
   char error[LAUNCH_ERROR_BYTES];
@@ -124,7 +138,10 @@ bool bind_self(bool use_gpus, struct bind_report *report_out) {
     say(report_out, "not bound: %.300s", error);
     return true;
   }
-  settle(machine, &s, use_gpus, report_out);
+  settle(machine, &s, near_gpus, report_out);
+  if (report_out->device >= 0) {
+    setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 0);
+  }
   machine_destroy(machine);
   return true;
 }

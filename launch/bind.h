@@ -17,9 +17,11 @@ struct bind_report {
   char sentence[LAUNCH_ERROR_BYTES]; /* what was done or found */
 };
 
-/* False, with the sentence in report_out: SWITCHYARD_BIND has an unknown value. Whatever else
- * hinders a binding is reported, and is no error. Call it before other threads exist. */
-bool bind_self(bool use_gpus, struct bind_report *report_out);
+/* near_gpus: where every rank of this host has a GPU for itself, it gets cores near that; CUDA is told
+ * to number GPUs as the topology does, unless CUDA_DEVICE_ORDER is set. False, with the sentence in
+ * report_out: SWITCHYARD_BIND has an unknown value. Whatever else hinders a binding is reported, and
+ * is no error. Call it before other threads exist. */
+bool bind_self(bool near_gpus, struct bind_report *report_out);
 
 /* "0-3,8", cut with "..." to bytes; returns text. */
 char *bind_list_text(char *text, size_t bytes, hwloc_const_bitmap_t set);

@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "device.h"
+
 enum { TAG_TO_ROOT = 1, TAG_FROM_ROOT = 2 };
 
 double lm_seconds(void) {
@@ -46,7 +48,7 @@ static int32_t default_threads(MPI_Comm comm) {
 
 enum lm_exit lm_team_join(struct lm_team *team, int *argc, char ***argv) {
   *team = (struct lm_team){.timeout_ms = LM_TIMEOUT_MS};
-  const bool placed = bind_self(false, &team->bind); /* before anything is allocated */
+  const bool placed = bind_self(lm_gpu_is_built(), &team->bind); /* before anything is allocated */
   int level;
   MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &level);
   MPI_Comm_dup(MPI_COMM_WORLD, &team->comm);
