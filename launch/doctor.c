@@ -1,6 +1,7 @@
 /* switchyard doctor: whether a job would run on these ranks, and what their links can do. */
 #include "launch/doctor.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,14 +97,21 @@ static const struct option_page page = {
 
 /* ---- Facts of this rank ---- */
 
-/* A number in a file of the system; otherwise UINT64_MAX ("max", or there is none). */
-static uint64_t read_limit(const char *path) {
+/* The number behind `key` in a file of the system; otherwise UINT64_MAX ("max", or there is none). */
+static uint64_t read_number(const char *path, const char *key) {
+  char line[128];
   uint64_t value = UINT64_MAX;
   FILE *file = fopen(path, "re");
-  if (file != NULL) {
-    if (fscanf(file, "%" SCNu64, &value) != 1) {
-      value = UINT64_MAX;
+  while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+    if (strncmp(line, key, strlen(key)) == 0) {
+      const char *digits = line + strlen(key);
+      char *end = NULL;
+      const unsigned long long number = strtoull(digits, &end, 10);
+      value = end == digits ? UINT64_MAX : number;
+      break;
     }
+  }
+  if (file != NULL) {
     fclose(file);
   }
   return value;
@@ -111,19 +119,12 @@ static uint64_t read_limit(const char *path) {
 
 /* What the kernel says can be had without swapping, within the cgroup's limit. */
 static uint64_t available_memory(void) {
-  char line[128];
-  uint64_t kib = 0;
-  FILE *file = fopen("/proc/meminfo", "re");
-  while (file != NULL && fgets(line, sizeof line, file) != NULL) {
-    sscanf(line, "MemAvailable: %" SCNu64, &kib);
-  }
-  if (file != NULL) {
-    fclose(file);
-  }
-  const uint64_t limit = read_limit("/sys/fs/cgroup/memory.max");
-  const uint64_t used = read_limit("/sys/fs/cgroup/memory.current");
+  const uint64_t kib = read_number("/proc/meminfo", "MemAvailable:");
+  const uint64_t limit = read_number("/sys/fs/cgroup/memory.max", "");
+  const uint64_t used = read_number("/sys/fs/cgroup/memory.current", "");
   const uint64_t within = limit == UINT64_MAX || used > limit ? UINT64_MAX : limit - used;
-  return kib * 1024 < within ? kib * 1024 : within;
+  const uint64_t bytes = kib > UINT64_MAX / 1024 ? UINT64_MAX : kib * 1024;
+  return bytes < within ? bytes : within;
 }
 
 /* The layer and how many there are, from the checkpoint or from a known model. */
@@ -231,6 +232,7 @@ static void release(struct doctor_sheet *sheet) {
 
 /* Hosts are numbered in the order of their first ranks. */
 static void number_hosts(struct doctor_sheet *sheet) {
+  assert(sheet->facts != NULL);
   for (int32_t r = 0; r < sheet->world; ++r) {
     int32_t first = 0;
     while (strcmp(sheet->facts[first].host, sheet->facts[r].host) != 0) {

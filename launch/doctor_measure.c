@@ -1,3 +1,4 @@
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +41,7 @@ static bool belongs(const struct doctor_sheet *sheet, int level, int32_t a, int3
  * among `players` (even), or itself when it is the odd one out. */
 static int32_t partner_of(int32_t rank, int32_t round, int32_t players) {
   const int32_t last = players - 1;
+  assert(last > 0);
   if (rank == last) {
     return (int32_t)((int64_t)round * (players / 2) % last);
   }

@@ -116,7 +116,10 @@ static int write_svg(struct session *session, const struct plan_request *request
 static int draw(struct session *session, const struct plan_request *request,
                 const struct plan_sheet *sheets) {
   struct plan_rival(*rivals)[2] = calloc(request->worlds.count, sizeof *rivals);
-  int code = rivals == NULL ? session_fail(session, CLI_FAILED, "out of memory") : CLI_OK;
+  if (rivals == NULL) {
+    return session_fail(session, CLI_FAILED, "out of memory");
+  }
+  int code = CLI_OK;
   for (size_t i = 0; code == CLI_OK && i < request->worlds.count; ++i) {
     code = find_rivals(session, request, sheets[i].world, rivals[i]);
   }
@@ -163,7 +166,7 @@ int plan_command(struct session *session, int argc, char **argv) {
                           : make_sheets(session, &request, sheets);
   }
   code = session_agree(session, code);
-  if (code == CLI_OK && session->rank == 0) {
+  if (code == CLI_OK && session->rank == 0 && sheets != NULL) {
     code = print(session, &request, sheets);
   }
   free_sheets(sheets, request.worlds.count);

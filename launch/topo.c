@@ -268,17 +268,16 @@ int topo_command(struct session *session, int argc, char **argv) {
   if (code == CLI_OK && !machine_load(flags.topology, &machine, error)) {
     code = session_fail(session, flags.topology != NULL ? CLI_BAD_FILE : CLI_FAILED, "%s", error);
   }
-  if (code == CLI_OK) {
-    sheet = calloc(1, sizeof *sheet);
-    code = sheet == NULL ? session_fail(session, CLI_FAILED, "out of memory") : CLI_OK;
-  }
-  if (code == CLI_OK) {
+  sheet = code == CLI_OK ? calloc(1, sizeof *sheet) : NULL;
+  if (code == CLI_OK && sheet == NULL) {
+    code = session_fail(session, CLI_FAILED, "out of memory");
+  } else if (sheet != NULL) {
     sheet->machine = machine;
     sheet->num_hosts = (int32_t)flags.hosts;
     code = fill_sheet(session, &flags, sheet);
   }
   code = session_agree(session, code);
-  if (code == CLI_OK && session->rank == 0) {
+  if (code == CLI_OK && session->rank == 0 && sheet != NULL) {
     code = print(session, &flags, sheet);
   }
   if (sheet != NULL) {
