@@ -96,16 +96,23 @@ sy_status sy_tcp_listen(const struct addrinfo *places, const char *address, int 
 }
 
 sy_status sy_tcp_listen_anywhere(int family, int *socket_out, uint16_t *port_out) {
-  struct sockaddr_storage place = {.ss_family = (sa_family_t)family};
-  socklen_t bytes = family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
-  const int fd =
-      listen_at(family, (const struct sockaddr *)&place, bytes); /* any address, port 0 */
-  if (fd < 0) {
-    return sy_fail(SY_ERR_TRANSPORT, "cannot listen for other ranks: %s", strerror(errno));
+  union {
+    struct sockaddr any;
+    struct sockaddr_in in;
+    struct sockaddr_in6 in6;
+  } place;
+  memset(&place, 0, sizeof place); /* any address, any port */
+  place.any.sa_family = (sa_family_t)family;
+  socklen_t bytes = family == AF_INET6 ? sizeof place.in6 : sizeof place.in;
+  const int fd = listen_at(family, &place.any, bytes);
+  if (fd < 0 || getsockname(fd, &place.any, &bytes) != 0) {
+    const int error = errno;
+    if (fd >= 0) {
+      close(fd);
+    }
+    return sy_fail(SY_ERR_TRANSPORT, "cannot listen for other ranks: %s", strerror(error));
   }
-  getsockname(fd, (struct sockaddr *)&place, &bytes);
-  *port_out = ntohs(family == AF_INET6 ? ((const struct sockaddr_in6 *)&place)->sin6_port
-                                       : ((const struct sockaddr_in *)&place)->sin_port);
+  *port_out = ntohs(family == AF_INET6 ? place.in6.sin6_port : place.in.sin_port);
   *socket_out = fd;
   return SY_OK;
 }
