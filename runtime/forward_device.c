@@ -129,7 +129,7 @@ static sy_status pack(sy_group *group, const struct sy_staging *staged) {
 static sy_status dispatch_start(sy_group *group) {
   struct sy_step *step = &group->step;
   const bool headers_first = sy_device_headers_first(step);
-  struct sy_staging staged = {NULL};
+  struct sy_staging staged = {0};
   if (!has_fault(step)) {
     sy_step_begin_wave(step);
     if (on_host(step)) {

@@ -1,7 +1,6 @@
 /* Writes one shard of a conversion: the header, what is copied, and experts' weights as codes, scales
  * and a global scale, by the sequence of operations with which a layer quantises at load. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/fp4.h"
@@ -25,10 +24,10 @@ static json_t *tensor_json(const struct sy_convert_tensor *tensor) {
   }
   return json_pack("{s:s, s:o, s:[I, I]}", "dtype", sy_tensor_dtype_name(tensor->dtype), "shape",
                    shape, "data_offsets", (json_int_t)tensor->begin,
-                   (json_int_t)(tensor->begin + tensor->bytes));
+                   (json_int_t)tensor->begin + (json_int_t)tensor->bytes);
 }
 
-static char *header_text(const struct sy_convert_list *list) {
+static json_t *header_json(const struct sy_convert_list *list) {
   json_t *root = json_pack("{s:{s:s}}", "__metadata__", "format", "pt");
   for (size_t i = 0; i < list->count; ++i) {
     if (json_object_set_new(root, list->tensors[i].name, tensor_json(&list->tensors[i])) != 0) {
@@ -36,28 +35,26 @@ static char *header_text(const struct sy_convert_list *list) {
       return NULL;
     }
   }
-  char *text = json_dumps(root, JSON_COMPACT);
-  json_decref(root);
-  return text;
+  return root;
 }
 
 /* Length, text, and spaces up to a multiple of 8, where the data begins. */
 static sy_status make_header(const struct sy_convert_list *list, unsigned char **header_out,
                              size_t *bytes_out) {
-  char *text = header_text(list);
-  const size_t text_bytes = text == NULL ? 0 : strlen(text);
+  json_t *root = header_json(list);
+  const size_t text_bytes = root == NULL ? 0 : json_dumpb(root, NULL, 0, JSON_COMPACT);
   const size_t bytes = sy_align_up(LENGTH_BYTES + text_bytes, 8);
-  unsigned char *header = text == NULL ? NULL : sy_alloc(bytes);
+  unsigned char *header = text_bytes == 0 ? NULL : sy_alloc(bytes);
   if (header == NULL) {
-    free(text);
+    json_decref(root);
     return sy_fail(SY_ERR_MEMORY, "no memory for a header of %zu tensors", list->count);
   }
   for (int i = 0; i < LENGTH_BYTES; ++i) {
     header[i] = (unsigned char)((uint64_t)(bytes - LENGTH_BYTES) >> (8 * i));
   }
   memset(header + LENGTH_BYTES, ' ', bytes - LENGTH_BYTES);
-  memcpy(header + LENGTH_BYTES, text, text_bytes);
-  free(text);
+  json_dumpb(root, (char *)header + LENGTH_BYTES, text_bytes, JSON_COMPACT);
+  json_decref(root);
   if (bytes - LENGTH_BYTES > SY_SAFETENSORS_MAX_HEADER_BYTES) {
     sy_free(header);
     return sy_fail(SY_ERR_OVERFLOW, "the header of a shard has %zu bytes; allowed: at most %zu",

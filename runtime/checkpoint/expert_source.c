@@ -43,7 +43,7 @@ static sy_status values_of(const struct sy_checkpoint_expert *expert, const stru
                            float *values) {
   const struct sy_checkpoint_projection *p = &expert->projections[panel->projection];
   const sy_dtype dtype = expert->storage->dtype;
-  unsigned char raw[SY_PANEL_ROWS * SY_PANEL_COLUMNS * sizeof(float)];
+  unsigned char raw[sizeof(float) * SY_PANEL_ROWS * SY_PANEL_COLUMNS];
   float scales[SY_PANEL_COLUMNS / SY_F8_BLOCK];
   const size_t bytes = sy_dtype_row_bytes(dtype, panel->num_columns);
   if (p->scales != NULL) {
@@ -155,9 +155,12 @@ static sy_status read_biases(struct sy_expert_source *source) {
   }
   float *next = source->biases;
   for (int p = 0; p < SY_NUM_PROJECTIONS; ++p) {
-    SY_TRY(read_bias(&source->expert->projections[p], next));
-    source->base.bias[p] = next;
-    next += source->expert->projections[p].rows;
+    const struct sy_checkpoint_projection *projection = &source->expert->projections[p];
+    if (projection->bias != NULL) {
+      SY_TRY(read_bias(projection, next));
+      source->base.bias[p] = next;
+      next += projection->rows;
+    }
   }
   return SY_OK;
 }

@@ -167,7 +167,10 @@ static sy_status find_projection(const sy_checkpoint *checkpoint, int32_t layer_
     SY_TRY(sy_storage_find(checkpoint, family->stacked, stem, &expert->storage));
   }
   const struct sy_storage *storage = expert->storage;
-  SY_TRY(find_tensor(checkpoint, stem, storage->weight, &p->weight));
+  p->weight = sy_storage_tensor(checkpoint, stem, storage->weight);
+  if (p->weight == NULL) {
+    return SY_ERR_FORMAT;
+  }
   SY_TRY(check_weight(checkpoint, storage, p));
   SY_TRY(find_tensor(checkpoint, stem, storage->scales, &p->scales));
   SY_TRY(find_tensor(checkpoint, stem, storage->global, &p->global));

@@ -65,7 +65,7 @@ static const struct sy_checkpoint_tensor *culprit_of(const struct sy_checkpoint_
                                                      const struct sy_bad_weight *bad) {
   static const char *const names[] = {"gate", "up", "down"};
   int p = 0;
-  while (strncmp(bad->projection, names[p], strlen(names[p])) != 0) {
+  while (p < SY_DOWN && strncmp(bad->projection, names[p], strlen(names[p])) != 0) {
     ++p;
   }
   const bool is_bias = bad->projection[strlen(names[p])] != '\0';

@@ -9,14 +9,14 @@
 /* Names are a projection's stem and one of these suffixes. */
 struct sy_storage {
   const char *name; /* "nvfp4" */
-  bool stacked;     /* all experts of a layer in each tensor: [experts, rows, ...] */
-  sy_dtype dtype;
   const char *weight;
-  sy_tensor_dtype weight_dtype;
   const char *scales; /* NULL: none */
+  const char *global; /* NULL: none; an F32 scalar that multiplies */
+  sy_dtype dtype;
+  sy_tensor_dtype weight_dtype;
   sy_tensor_dtype scales_dtype;
-  const char *global; /* NULL: none; an F32 scalar that multiplies, */
-  bool reciprocal;    /* or divides: 1 / global is what multiplies */
+  bool stacked;    /* all experts of a layer in each tensor: [experts, rows, ...] */
+  bool reciprocal; /* global divides: 1 / global is what multiplies */
 };
 
 /* By the tensors that there are. FORMAT when the weights are missing, or of a dtype that no storage
