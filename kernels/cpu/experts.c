@@ -91,6 +91,7 @@ static inline float decode_scale(sy_format format, uint8_t code) {
 }
 
 static void decode_scales(sy_format format, const uint8_t *codes, float *scales) {
+  /* NOLINTNEXTLINE(bugprone-branch-clone): it does not look inside loops of OpenMP */
   if (format == SY_FORMAT_MXFP4) {
 #pragma omp simd
     for (int lane = 0; lane < SY_TILE; ++lane) {
@@ -107,6 +108,7 @@ static void decode_scales(sy_format format, const uint8_t *codes, float *scales)
 /* sum += dot of one block times its scales. */
 static inline void add_block(sy_format format, const int32_t *dot, float x_scale,
                              const float *w_scale, float *sum) {
+  /* NOLINTNEXTLINE(bugprone-branch-clone): it does not look inside loops of OpenMP */
   if (format == SY_FORMAT_MXFP4) {
 #pragma omp simd
     for (int lane = 0; lane < SY_TILE; ++lane) {
@@ -259,7 +261,7 @@ static void store_intermediate(const struct expert *e, int64_t column, int colum
   if (e->env->mode == SY_MODE_W4A4) {
     uint8_t *codes = row.data + column / 2;
     uint8_t *scales = row.scales + column / sy_scale_block(e->env->format);
-    if (e->env->format == SY_FORMAT_MXFP4) {
+    if (row.globals == NULL) { /* MXFP4 */
       sy_mxfp4_quantise(values, columns, codes, scales);
     } else {
       row.globals[column / SLICE] = sy_nvfp4_quantise(values, columns, codes, scales);
