@@ -44,34 +44,36 @@ static bool has_avx512(void) {
 static bool has_avx512_bf16(void) { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 
-/* A level's pack and experts, and which level's compilation of the sources that all have. */
-#define LEVEL(level_name, level_description, available, pack_entry, experts_entry, suffix)     \
-  {                                                                                            \
-    .name = (level_name), .description = (level_description), .is_available = (available),     \
-    .has_mxfp4 = true, .expert_bytes = sy_cpu_expert_bytes, .load_expert = sy_cpu_load_expert, \
-    .check_ids = sy_cpu_check_ids, .route = sy_cpu_route, .pack = (pack_entry),                \
-    .group = sy_cpu_group, .experts = (experts_entry), .reduce = sy_cpu_reduce_##suffix,       \
-    .combine = sy_cpu_combine_##suffix                                                         \
+/* A level's stages: load and pack by one quantiser, experts, and which level's compilation of the
+ * sources that all have. */
+#define LEVEL(level_name, level_description, available, quantiser, experts_entry, suffix)  \
+  {                                                                                        \
+    .name = (level_name), .description = (level_description), .is_available = (available), \
+    .has_mxfp4 = true, .expert_bytes = sy_cpu_expert_bytes,                                \
+    .load_expert = sy_cpu_load_expert##quantiser, .check_ids = sy_cpu_check_ids,           \
+    .route = sy_cpu_route, .pack = sy_cpu_pack##quantiser, .group = sy_cpu_group,          \
+    .experts = (experts_entry), .reduce = sy_cpu_reduce_##suffix,                          \
+    .combine = sy_cpu_combine_##suffix                                                     \
   }
 
 static const struct sy_kernels levels[] = {
 #if defined(SY_CPU_HAVE_AVX512_BF16)
-    LEVEL("avx512-bf16", "AVX-512 with VNNI, VBMI and BF16", has_avx512_bf16, sy_cpu_pack_avx512,
+    LEVEL("avx512-bf16", "AVX-512 with VNNI, VBMI and BF16", has_avx512_bf16, _avx512,
           sy_cpu_experts_avx512_bf16, x86_64_v4),
 #endif
 #if defined(SY_CPU_HAVE_AVX512)
-    LEVEL("avx512", "AVX-512 with VNNI and VBMI", has_avx512, sy_cpu_pack_avx512,
-          sy_cpu_experts_avx512, x86_64_v4),
+    LEVEL("avx512", "AVX-512 with VNNI and VBMI", has_avx512, _avx512, sy_cpu_experts_avx512,
+          x86_64_v4),
 #endif
 #if defined(SY_CPU_HAVE_X86_64_V4)
-    LEVEL("x86-64-v4", "scalar specification, compiled for AVX-512", has_x86_64_v4, sy_cpu_pack,
+    LEVEL("x86-64-v4", "scalar specification, compiled for AVX-512", has_x86_64_v4, ,
           sy_cpu_experts_x86_64_v4, x86_64_v4),
 #endif
 #if defined(SY_CPU_HAVE_X86_64_V3)
-    LEVEL("x86-64-v3", "scalar specification, compiled for AVX2 and FMA", has_x86_64_v3,
-          sy_cpu_pack, sy_cpu_experts_x86_64_v3, x86_64_v3),
+    LEVEL("x86-64-v3", "scalar specification, compiled for AVX2 and FMA", has_x86_64_v3, ,
+          sy_cpu_experts_x86_64_v3, x86_64_v3),
 #endif
-    LEVEL("generic", "scalar specification, compiled for the baseline", always, sy_cpu_pack,
+    LEVEL("generic", "scalar specification, compiled for the baseline", always, ,
           sy_cpu_experts_generic, generic),
 };
 

@@ -19,6 +19,11 @@ sy_status sy_cpu_group(const struct sy_stage_env *env, const struct sy_group_arg
 SY_API size_t sy_cpu_expert_bytes(const struct sy_stage_env *env);
 SY_API sy_status sy_cpu_load_expert(const struct sy_stage_env *env, const struct sy_source *source,
                                     unsigned char *expert, struct sy_bad_weight *bad);
+sy_status sy_cpu_load_expert_avx512(const struct sy_stage_env *env, const struct sy_source *source,
+                                    unsigned char *expert, struct sy_bad_weight *bad);
+sy_status sy_cpu_load_expert_by(const struct sy_quantiser *quantiser,
+                                const struct sy_stage_env *env, const struct sy_source *source,
+                                unsigned char *expert, struct sy_bad_weight *bad);
 
 /* sy_cpu_<stage>_<level>, in a source that is compiled for a level. */
 #define SY_CPU_NAME_(stage, suffix) sy_cpu_##stage##_##suffix

@@ -15,4 +15,12 @@ static void mxfp4(const float *x, int64_t n, uint8_t *codes, uint8_t *scales) {
   }
 }
 
-const struct sy_quantiser sy_quantiser_generic = {nvfp4, mxfp4};
+static void interleave(const uint8_t *rows, int64_t n, uint8_t *columns) {
+  for (int64_t row = 0; row < 16; ++row) {
+    for (int64_t i = 0; i < n; ++i) {
+      columns[i * 16 + row] = rows[row * n + i];
+    }
+  }
+}
+
+const struct sy_quantiser sy_quantiser_generic = {nvfp4, mxfp4, interleave};

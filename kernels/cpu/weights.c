@@ -14,6 +14,7 @@ static const char *const names[SY_NUM_PROJECTIONS] = {"gate", "up", "down"};
 struct task {
   const struct sy_stage_env *env;
   const struct sy_source *source;
+  const struct sy_quantiser *quantiser;
   enum sy_projection projection;
   int64_t rows, columns;
   unsigned char *tiles;
@@ -84,32 +85,31 @@ static void pack_bf16_panel(const struct sy_panel *panel, const float *values,
   }
 }
 
-/* A lane's codes of one scale -> where they lie among those of the other lanes. */
-static void place_codes(const uint8_t *pairs, int64_t count, int64_t lane, unsigned char *codes) {
-  for (int64_t j = 0; j < count; ++j) {
-    codes[j * SY_TILE + lane] = pairs[j];
-  }
+/* A panel's codes and scales, row by row -> where they lie in the tile. */
+static void place(const struct task *task, const struct sy_panel *panel, const uint8_t *codes,
+                  const uint8_t *scales, unsigned char *tile) {
+  const int64_t block = sy_scale_block(task->env->format);
+  task->quantiser->interleave(codes, panel->num_columns / 2, tile + panel->column / 2 * SY_TILE);
+  task->quantiser->interleave(scales, panel->num_columns / block,
+                              tile + task->columns / 2 * SY_TILE +
+                                  panel->column / block * SY_FP4_SCALE_BYTES);
 }
 
 static void pack_fp4_panel(const struct task *task, const struct sy_panel *panel,
                            const float *values, unsigned char *tile) {
-  const int64_t block = sy_scale_block(task->env->format);
-  unsigned char *codes = tile + panel->column / 2 * SY_TILE;
-  unsigned char *scales =
-      tile + task->columns / 2 * SY_TILE + panel->column / block * SY_FP4_SCALE_BYTES;
-  for (int64_t b = 0; b < panel->num_columns / block; ++b) {
-    for (int64_t lane = 0; lane < SY_TILE; ++lane) {
-      const float *x = values + lane * panel->num_columns + b * block;
-      uint8_t pairs[SY_MXFP4_BLOCK / 2];
-      uint8_t *scale = &scales[b * SY_FP4_SCALE_BYTES + lane];
-      if (task->env->format == SY_FORMAT_MXFP4) {
-        sy_mxfp4_quantise_block(x, pairs, scale);
-      } else {
-        sy_nvfp4_quantise_block(x, task->global, pairs, scale);
-      }
-      place_codes(pairs, block / 2, lane, codes + b * block / 2 * SY_TILE);
+  uint8_t codes[SY_PANEL_ROWS * SY_PANEL_COLUMNS / 2];
+  uint8_t scales[SY_PANEL_ROWS * SY_PANEL_COLUMNS / SY_NVFP4_BLOCK];
+  const int64_t n = panel->num_columns;
+  const int64_t blocks = n / sy_scale_block(task->env->format);
+  for (int64_t lane = 0; lane < SY_TILE; ++lane) {
+    const float *x = values + lane * n;
+    if (task->env->format == SY_FORMAT_MXFP4) {
+      task->quantiser->mxfp4(x, n, codes + lane * n / 2, scales + lane * blocks);
+    } else {
+      task->quantiser->nvfp4(x, n, task->global, codes + lane * n / 2, scales + lane * blocks);
     }
   }
+  place(task, panel, codes, scales, tile);
 }
 
 static sy_status pack_values(const struct task *task, int64_t row, float *amax,
@@ -147,20 +147,14 @@ static sy_status pack_codes(const struct task *task, int64_t row, float *amax,
     if (status != SY_OK) {
       return status;
     }
-    unsigned char *to = tile_at(task, row);
-    for (int64_t lane = 0; lane < SY_TILE; ++lane) {
-      place_codes(codes + lane * panel.num_columns / 2, panel.num_columns / 2, lane,
-                  to + c / 2 * SY_TILE);
-      for (int64_t b = 0; b < blocks; ++b) {
-        const uint8_t scale = scales[lane * blocks + b];
-        if (!is_good_scale(format, scale)) {
-          *bad =
-              (struct sy_bad_weight){names[task->projection], row + lane, c + b * block, 0, scale};
-          return SY_ERR_ARGUMENT;
-        }
-        to[task->columns / 2 * SY_TILE + (c / block + b) * SY_FP4_SCALE_BYTES + lane] = scale;
+    for (int64_t i = 0; i < SY_TILE * blocks; ++i) {
+      if (!is_good_scale(format, scales[i])) {
+        *bad = (struct sy_bad_weight){names[task->projection], row + i / blocks,
+                                      c + i % blocks * block, 0, scales[i]};
+        return SY_ERR_ARGUMENT;
       }
     }
+    place(task, &panel, codes, scales, tile_at(task, row));
   }
   return SY_OK;
 }
@@ -249,17 +243,19 @@ size_t sy_cpu_expert_bytes(const struct sy_stage_env *env) {
   return sy_expert_layout_make(env).bytes;
 }
 
-sy_status sy_cpu_load_expert(const struct sy_stage_env *env, const struct sy_source *source,
-                             unsigned char *expert, struct sy_bad_weight *bad) {
+sy_status sy_cpu_load_expert_by(const struct sy_quantiser *quantiser,
+                                const struct sy_stage_env *env, const struct sy_source *source,
+                                unsigned char *expert, struct sy_bad_weight *bad) {
   const struct sy_expert_layout layout = sy_expert_layout_make(env);
   float *globals = (float *)(void *)expert;
   const bool gated = sy_is_gated(env->activation);
   const size_t fc1_stride = (size_t)layout.fc1_projections * layout.fc1_tile_bytes;
   unsigned char *up = expert + layout.fc1 + (gated ? layout.fc1_tile_bytes : 0);
   struct task tasks[SY_NUM_PROJECTIONS] = {
-      {env, source, SY_GATE, env->intermediate, env->hidden, expert + layout.fc1, fc1_stride, 1.0f},
-      {env, source, SY_UP, env->intermediate, env->hidden, up, fc1_stride, 1.0f},
-      {env, source, SY_DOWN, env->hidden, env->intermediate, expert + layout.fc2,
+      {env, source, quantiser, SY_GATE, env->intermediate, env->hidden, expert + layout.fc1,
+       fc1_stride, 1.0f},
+      {env, source, quantiser, SY_UP, env->intermediate, env->hidden, up, fc1_stride, 1.0f},
+      {env, source, quantiser, SY_DOWN, env->hidden, env->intermediate, expert + layout.fc2,
        layout.fc2_tile_bytes, 1.0f}};
   globals[SY_GATE] = 1.0f;
   for (int p = gated ? SY_GATE : SY_UP; p < SY_NUM_PROJECTIONS; ++p) {
@@ -269,4 +265,9 @@ sy_status sy_cpu_load_expert(const struct sy_stage_env *env, const struct sy_sou
     }
   }
   return copy_biases(env, &layout, source, expert, bad);
+}
+
+sy_status sy_cpu_load_expert(const struct sy_stage_env *env, const struct sy_source *source,
+                             unsigned char *expert, struct sy_bad_weight *bad) {
+  return sy_cpu_load_expert_by(&sy_quantiser_generic, env, source, expert, bad);
 }
