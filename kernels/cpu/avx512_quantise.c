@@ -10,6 +10,8 @@ static void mxfp4(const float *x, int64_t n, uint8_t *codes, uint8_t *scales) {
   sy_avx512_mxfp4(x, n, codes, scales);
 }
 
+static float amax(const float *x, int64_t n) { return sy_avx512_amax(x, n); }
+
 /* Four rows of 16 bytes each -> dword j has column j of them. */
 static __m512i four_rows(const uint8_t *rows, int64_t n) {
   const __m512i order =
@@ -62,7 +64,7 @@ static void interleave(const uint8_t *rows, int64_t n, uint8_t *columns) {
   }
 }
 
-const struct sy_quantiser sy_quantiser_avx512 = {nvfp4, mxfp4, interleave};
+const struct sy_quantiser sy_quantiser_avx512 = {nvfp4, mxfp4, amax, interleave};
 
 sy_status sy_cpu_pack_avx512(const struct sy_stage_env *env, const struct sy_pack_args *args) {
   return sy_cpu_pack_by(&sy_quantiser_avx512, env, args);

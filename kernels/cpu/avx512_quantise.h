@@ -61,16 +61,15 @@ static inline void sy_avx512_mxfp4(const float *x, int64_t n, uint8_t *codes, ui
   }
 }
 
-/* The largest magnitude of n values (a multiple of 16); NaN or infinite if any of them is. */
+/* sy_amax of n values, a multiple of 16. */
 static inline float sy_avx512_amax(const float *x, int64_t n) {
-  __m512 amax = _mm512_setzero_ps();
-  __mmask16 strange = 0;
+  const __m512i magnitude = _mm512_set1_epi32(0x7FFFFFFF);
+  __m512i amax = _mm512_setzero_si512();
   for (int64_t i = 0; i < n; i += 16) {
-    const __m512 values = _mm512_loadu_ps(x + i);
-    strange |= _mm512_fpclass_ps_mask(values, 0x99);
-    amax = _mm512_max_ps(amax, _mm512_abs_ps(values));
+    const __m512i bits = _mm512_castps_si512(_mm512_loadu_ps(x + i));
+    amax = _mm512_max_epu32(amax, _mm512_and_si512(bits, magnitude));
   }
-  return strange != 0 ? sy_f32_of_bits(0x7FC00000u) : _mm512_reduce_max_ps(amax);
+  return sy_f32_of_bits(_mm512_reduce_max_epu32(amax));
 }
 
 #endif

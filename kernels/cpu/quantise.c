@@ -15,6 +15,8 @@ static void mxfp4(const float *x, int64_t n, uint8_t *codes, uint8_t *scales) {
   }
 }
 
+static float amax(const float *x, int64_t n) { return sy_amax(x, n); }
+
 static void interleave(const uint8_t *rows, int64_t n, uint8_t *columns) {
   for (int64_t row = 0; row < 16; ++row) {
     for (int64_t i = 0; i < n; ++i) {
@@ -23,4 +25,4 @@ static void interleave(const uint8_t *rows, int64_t n, uint8_t *columns) {
   }
 }
 
-const struct sy_quantiser sy_quantiser_generic = {nvfp4, mxfp4, interleave};
+const struct sy_quantiser sy_quantiser_generic = {nvfp4, mxfp4, amax, interleave};

@@ -8,6 +8,8 @@
 struct sy_quantiser {
   void (*nvfp4)(const float *x, int64_t n, float global, uint8_t *codes, uint8_t *scales);
   void (*mxfp4)(const float *x, int64_t n, uint8_t *codes, uint8_t *scales);
+  /* sy_amax of n values, a multiple of 16: NaN and infinity have the largest magnitude of all. */
+  float (*amax)(const float *x, int64_t n);
   /* 16 rows of n bytes each -> n columns of 16: the lanes of a tile come together. */
   void (*interleave)(const uint8_t *rows, int64_t n, uint8_t *columns);
 };

@@ -42,7 +42,7 @@ static sy_status read_panel(const struct task *task, const struct sy_panel *pane
   if (status != SY_OK) {
     return status;
   }
-  *amax_out = sy_amax(values, panel->num_rows * panel->num_columns);
+  *amax_out = task->quantiser->amax(values, panel->num_rows * panel->num_columns);
   if (is_good(task, *amax_out)) {
     return SY_OK;
   }
