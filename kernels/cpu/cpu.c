@@ -65,6 +65,9 @@ static const struct sy_kernels levels[] = {
     LEVEL("avx512", "AVX-512 with VNNI and VBMI", has_avx512, _avx512, sy_cpu_experts_avx512,
           x86_64_v4),
 #endif
+#if defined(SY_CPU_HAVE_AVX2)
+    LEVEL("avx2", "AVX2, FMA and F16C", has_x86_64_v3, , sy_cpu_experts_avx2, x86_64_v3),
+#endif
 #if defined(SY_CPU_HAVE_X86_64_V4)
     LEVEL("x86-64-v4", "scalar specification, compiled for AVX-512", has_x86_64_v4, ,
           sy_cpu_experts_x86_64_v4, x86_64_v4),

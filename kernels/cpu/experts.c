@@ -35,9 +35,6 @@ struct operand {
 
 /* ---- Dots: sum[row][lane] over blocks [begin, end) of one tile ---- */
 
-/* sy_e2m1_doubled of every code. */
-static const int8_t doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
-
 /* One block of codes, columns 2j and 2j + 1 apart as they lie in the bytes. Doubled codes. */
 struct fp4_ints {
   int16_t even[SY_BLOCK / 2][SY_TILE];
@@ -86,10 +83,6 @@ static void decode_bf16(const uint8_t *block, float (*w)[SY_TILE]) {
   }
 }
 
-static inline float decode_scale(sy_format format, uint8_t code) {
-  return format == SY_FORMAT_MXFP4 ? sy_e8m0_to_f32(code) : sy_e4m3_to_f32(code);
-}
-
 static void decode_scales(sy_format format, const uint8_t *codes, float *scales) {
   /* NOLINTNEXTLINE(bugprone-branch-clone): it does not look inside loops of OpenMP */
   if (format == SY_FORMAT_MXFP4) {
@@ -104,6 +97,18 @@ static void decode_scales(sy_format format, const uint8_t *codes, float *scales)
     }
   }
 }
+
+/* An instruction set's own, where the compiler makes nothing good of this one. */
+#if defined(SY_CPU_DOTS)
+#include SY_CPU_DOTS
+#else
+
+static inline float decode_scale(sy_format format, uint8_t code) {
+  return format == SY_FORMAT_MXFP4 ? sy_e8m0_to_f32(code) : sy_e4m3_to_f32(code);
+}
+
+/* sy_e2m1_doubled of every code. */
+static const int8_t doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 /* sum += dot of one block times its scales. */
 static inline void add_block(sy_format format, const int32_t *dot, float x_scale,
@@ -154,6 +159,8 @@ static void dot_w4a4(sy_format format, const struct tile *tile, const struct ope
     }
   }
 }
+
+#endif
 
 /* dot[lane] = fma chain over one block, columns ascending. */
 static void dot_block(const uint8_t *x, const float (*w)[SY_TILE], float *dot) {
