@@ -65,15 +65,12 @@ static const struct sy_kernels levels[] = {
     LEVEL("avx512", "AVX-512 with VNNI and VBMI", has_avx512, _avx512, sy_cpu_experts_avx512,
           x86_64_v4),
 #endif
-#if defined(SY_CPU_HAVE_AVX2)
-    LEVEL("avx2", "AVX2, FMA and F16C", has_x86_64_v3, , sy_cpu_experts_avx2, x86_64_v3),
-#endif
 #if defined(SY_CPU_HAVE_X86_64_V4)
-    LEVEL("x86-64-v4", "scalar specification, compiled for AVX-512", has_x86_64_v4, ,
+    LEVEL("x86-64-v4", "specification compiled for AVX-512, w4a4 by AVX2", has_x86_64_v4, ,
           sy_cpu_experts_x86_64_v4, x86_64_v4),
 #endif
 #if defined(SY_CPU_HAVE_X86_64_V3)
-    LEVEL("x86-64-v3", "scalar specification, compiled for AVX2 and FMA", has_x86_64_v3, ,
+    LEVEL("x86-64-v3", "specification compiled for AVX2 and FMA, w4a4 by AVX2", has_x86_64_v3, ,
           sy_cpu_experts_x86_64_v3, x86_64_v3),
 #endif
     LEVEL("generic", "scalar specification, compiled for the baseline", always, ,

@@ -43,7 +43,6 @@ SY_CPU_LEVEL(x86_64_v3)
 SY_CPU_LEVEL(x86_64_v4)
 #undef SY_CPU_LEVEL
 
-sy_status sy_cpu_experts_avx2(const struct sy_stage_env *env, const struct sy_experts_args *args);
 sy_status sy_cpu_experts_avx512(const struct sy_stage_env *env, const struct sy_experts_args *args);
 sy_status sy_cpu_experts_avx512_bf16(const struct sy_stage_env *env,
                                      const struct sy_experts_args *args);
