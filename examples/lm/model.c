@@ -73,7 +73,7 @@ static enum lm_exit load_linear(const struct source *source, const char *name, i
   const int64_t shape[2] = {out, in};
   uint16_t *data = NULL;
   const enum lm_exit code = read_tensor(source, name, shape, 2, &data);
-  if (code != LM_OK) {
+  if (data == NULL) {
     return code;
   }
   const bool created = lm_linear_create(linear, data, out, in);
@@ -92,7 +92,7 @@ static enum lm_exit load_rows(const struct source *source, const char *name, int
   uint16_t *data = NULL;
   const enum lm_exit code = rows == 1 ? read_tensor(source, name, shape + 1, 1, &data)
                                       : read_tensor(source, name, shape, 2, &data);
-  if (code != LM_OK) {
+  if (data == NULL) {
     return code;
   }
   const int64_t count = (int64_t)rows * columns;
