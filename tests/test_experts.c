@@ -144,7 +144,7 @@ static void rows_to_one_expert(const struct sy_kernels *kernels) {
   static const int64_t rows[] = {1, 7, 8, 9, 31, 32, 33, 63, 64, 65, 127, 128, 129};
   for (int c = 0; c < 13; ++c) {
     struct fences fences = {NULL};
-    struct road_shape shape = make_shape(kernels, 64, 160, 2, 3);
+    struct road_shape shape = make_shape(kernels, 32, 96, 2, 3);
     struct road_tokens tokens = road_tokens_make(&fences, &shape, rows[c]);
     for (int64_t t = 0; t < tokens.count; ++t) {
       tokens.ids[2 * t] = 1;
@@ -198,7 +198,7 @@ TEST(routed_rows_around_and_far_beyond_local_experts) {
 
 /* ---- Same token, same bits ---- */
 
-enum { SAME_TOKENS = 13, SAME_HIDDEN = 96 };
+enum { SAME_TOKENS = 13, SAME_HIDDEN = 32 };
 
 /* The outputs of the first `count` tokens; token's data does not depend on how many there are. */
 static void outputs(const struct road_shape *shape, int64_t count, float *out) {
