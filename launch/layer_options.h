@@ -36,6 +36,8 @@ extern const struct option_choice layer_formats[];
 extern const struct option_choice layer_activations[];
 extern const struct option_choice yes_or_no[];
 
+/* NOLINTBEGIN(bugprone-macro-parentheses): types and names of members, which take none. */
+
 /* Ten lines of a table of options: those of the struct layer_options `member` of `type`. */
 #define LAYER_OPTIONS(type, member)                                                             \
   {.kind = OPTION_HEADING, .name = "The layer: a model, or numbers, which win over a model's"}, \
@@ -75,6 +77,7 @@ extern const struct option_choice yes_or_no[];
     .help = "formats of weights and activations", .offset = offsetof(type, member.mode),        \
     .choices = layer_modes                                                                      \
   }
+/* NOLINTEND(bugprone-macro-parentheses) */
 #define LAYER_SIZE(flag, text, at)                                                        \
   {                                                                                       \
     .kind = OPTION_INTEGER, .name = (flag), .value = "N", .help = (text), .offset = (at), \
