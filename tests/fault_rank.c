@@ -3,7 +3,8 @@
  *   SY_FAULT=<rank>:<point>:<what>     kill, stop, halt:<ms> (stopped for so long), memory, leave
  *
  * what happens to which rank, and where: at its start (before MPI), create, load, reserve, or at the
- * beginning of a stage of the third forward. SY_FAULT_STEPS: forwards in all.
+ * beginning of a stage of the third forward. SY_FAULT_STEPS: forwards in all; SY_FAULT_PAUSE_MS:
+ * before each.
  *
  * A rank whose call fails says why and leaves with the code 4, without MPI_Finalize; one whose
  * outputs differ from those that a single process computes leaves with 5. */
@@ -29,12 +30,16 @@ static int step; /* of the forward under way, from 1; 0 before the first */
 
 /* ---- The fault ------------------------------------------------------------------------------ */
 
+static void sleep_ms(long ms) {
+  nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}, NULL);
+}
+
 static void halt(long ms) {
   const pid_t self = getpid();
   const pid_t helper = fork();
   if (helper == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}, NULL);
+    sleep_ms(ms);
     kill(self, SIGCONT);
     _exit(0);
   }
@@ -161,6 +166,7 @@ TEST(work) {
     _exit(LEFT_BY_ERROR);
   }
   for (step = 1; step <= number("SY_FAULT_STEPS", 5); ++step) {
+    sleep_ms(number("SY_FAULT_PAUSE_MS", 0));
     leave_unless_ok(layer_call_forward(&call));
     layer_call_read(&call, got);
     if (!same_bits(&c, options.output_dtype, got, expected, split.first[rank],

@@ -6,7 +6,7 @@ shift 3
 . "$(dirname "$0")/test_fault_support.sh"
 
 # Of fault_rank: an exchange waits for 2 s, set-up and loading for 4 s. Of the job: 6 s.
-export SY_FAULT_TIMEOUT_MS=2000
+export SY_FAULT_TIMEOUT_MS=2000 SY_TEST_TIMEOUT_S=110
 deadline=6
 in_time=$(((deadline + 20) * 1000)) # with a busy machine's start and end
 

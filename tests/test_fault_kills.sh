@@ -6,7 +6,7 @@
 # right results or an error, and nothing left behind. Prints a tally.
 run=$1 rank=$2 rounds=$3 seed=${4:-1}
 . "$(dirname "$0")/test_fault_support.sh"
-export SY_FAULT_TIMEOUT_MS=4000 SY_FAULT_STEPS=${SY_FAULT_STEPS:-1200} SY_TEST_TIMEOUT_S=600
+export SY_FAULT_TIMEOUT_MS=4000 SY_FAULT_STEPS=200 SY_FAULT_PAUSE_MS=5 SY_TEST_TIMEOUT_S=600
 deadline=10
 in_time=$(((deadline + 20) * 1000)) # from the kill
 longest=0

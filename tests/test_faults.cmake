@@ -44,7 +44,7 @@ sy_add_fault_test(interrupted.TERM interrupted TERM 143)
 sy_add_fault_test(interrupted.KILL interrupted KILL 137)
 
 add_test(NAME fault.random_kills COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/test_fault_kills.sh
-  $<TARGET_FILE:switchyard-run> $<TARGET_FILE:fault_rank> 4)
+  $<TARGET_FILE:switchyard-run> $<TARGET_FILE:fault_rank> 3)
 math(EXPR timeout "300 * ${patience}")
 set_tests_properties(fault.random_kills PROPERTIES LABELS "fault" TIMEOUT ${timeout}
   ENVIRONMENT "${test_environment};ASAN_OPTIONS=leak_check_at_exit=0")
