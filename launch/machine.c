@@ -25,14 +25,15 @@ static void name_pci(char text[16], hwloc_obj_t object) {
 
 /* ---- GPUs ----------------------------------------------------------------------------------- */
 
-/* The driver's own page knows the UUID, which hwloc only does when built with NVML. */
-static void read_driver_uuid(struct machine_gpu *gpu) {
+/* The driver's own page knows model and UUID, which hwloc only does when built with NVML. */
+static void read_driver_page(struct machine_gpu *gpu) {
   char path[80];
   char line[200];
   snprintf(path, sizeof path, "/proc/driver/nvidia/gpus/%s/information", gpu->pci);
   FILE *file = fopen(path, "re");
   while (file != NULL && fgets(line, sizeof line, file) != NULL) {
     sscanf(line, "GPU UUID: %47s", gpu->uuid);
+    sscanf(line, "Model: %63[^\n]", gpu->name);
   }
   if (file != NULL) {
     fclose(file);
@@ -52,11 +53,11 @@ static void add_gpu(struct machine *machine, hwloc_obj_t object) {
       copy_info(gpu->name, sizeof gpu->name, os, "GPUModel");
     }
   }
+  if (machine->is_live) {
+    read_driver_page(gpu);
+  }
   if (gpu->name[0] == '\0') {
     snprintf(gpu->name, sizeof gpu->name, "NVIDIA GPU %04x", object->attr->pcidev.device_id);
-  }
-  if (gpu->uuid[0] == '\0' && machine->is_live) {
-    read_driver_uuid(gpu);
   }
 }
 
@@ -138,6 +139,8 @@ static bool load_topology(struct machine *machine, const char *xml_path, char *e
              xml_path);
     return false;
   }
+  /* Linux's own files tell the same of PCI as the plugin, which leaks what it has allocated. */
+  hwloc_topology_set_components(topology, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, "pci");
   if (hwloc_topology_set_io_types_filter(topology, HWLOC_TYPE_FILTER_KEEP_IMPORTANT) == 0 &&
       hwloc_topology_load(topology) == 0) {
     return true;
