@@ -340,12 +340,23 @@ static int find_kind(struct session *session, int argc, char **argv, enum bench_
              : session_fail(session, CLI_USAGE, "a kind of bench is missing; allowed: %s", names);
 }
 
+static int measure_and_print(struct session *session, const struct bench_request *request) {
+  struct bench *bench = calloc(1, sizeof *bench);
+  if (bench == NULL) {
+    return session_fail(session, CLI_FAILED, "out of memory");
+  }
+  int code = run(session, request, bench);
+  if (code == CLI_OK) {
+    code = print(bench);
+  }
+  close_bench(bench);
+  return code;
+}
+
 int bench_command(struct session *session, int argc, char **argv) {
   enum bench_kind kind = BENCH_EXPERTS;
-  struct bench_request request;
-  struct bench *bench = calloc(1, sizeof *bench);
-  int code = bench == NULL ? session_fail(session, CLI_FAILED, "out of memory")
-                           : find_kind(session, argc, argv, &kind);
+  struct bench_request request = {.json = false};
+  int code = find_kind(session, argc, argv, &kind);
   if (code == CLI_OK) {
     code = bench_options_parse(session, kind, argc - 1, argv + 1, &request);
   }
@@ -354,14 +365,5 @@ int bench_command(struct session *session, int argc, char **argv) {
                         session->world);
   }
   code = session_agree(session, code);
-  if (code == CLI_OK) {
-    code = run(session, &request, bench);
-  }
-  if (code == CLI_OK) {
-    code = print(bench);
-  }
-  if (bench != NULL) {
-    close_bench(bench);
-  }
-  return code;
+  return code == CLI_OK ? measure_and_print(session, &request) : code;
 }

@@ -100,17 +100,17 @@ double limits_rate_gops(const struct limits *limits, enum rate_unit unit) {
 #endif
     &rates_generic
   };
+  const size_t last = sizeof known / sizeof known[0] - 1; /* it always is available */
   size_t best = 0;
-  while (!known[best]->is_available()) {
-    ++best; /* the last one always is */
+  while (best < last && !known[best]->is_available()) {
+    ++best;
   }
   if (known[best]->run[unit] == NULL) {
     return 0.0;
   }
-  const int threads = limits->num_threads;
   uint64_t operations = 0;
   const double begin = bench_now_us();
-#pragma omp parallel num_threads(threads) reduction(+ : operations)
+#pragma omp parallel num_threads(limits->num_threads) reduction(+ : operations)
   operations += known[best]->run[unit]();
   return (double)operations / (bench_now_us() - begin) * 1e-3;
 }

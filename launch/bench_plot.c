@@ -75,7 +75,9 @@ static void draw_axes(const struct chart *c) {
           "<rect x=\"%.1f\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"none\" "
           "stroke=\"#888\"/>\n<text x=\"%.1f\" y=\"%d\" font-weight=\"bold\">%s</text>\n",
           c->x0, TOP, WIDTH, HEIGHT, c->x0, TOP - 14, c->title);
-  for (double v = c->low; v <= c->high * 1.01; v *= 2.0) {
+  const int doublings = (int)lround(log2(c->high / c->low));
+  for (int i = 0; i <= doublings; ++i) {
+    const double v = ldexp(c->low, i);
     const double y = y_of(c, v);
     fprintf(c->out,
             "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/>\n"
