@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "launch/command.h"
 #include "launch/new_file.h"
@@ -100,6 +101,9 @@ const char *topo_nic_name(const struct machine_nic *nic) {
 }
 
 uint64_t topo_memory_bytes(const struct machine *machine) {
+  if (machine->is_live) { /* hwloc's sum misses memory that a virtual machine was given later */
+    return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+  }
   return hwloc_get_root_obj(machine->topology)->total_memory;
 }
 

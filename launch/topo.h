@@ -24,7 +24,7 @@ const char *topo_host_name(const struct topo_sheet *sheet);
 /* "mlx5_0", or the interface of a NIC without RDMA. */
 const char *topo_nic_name(const struct machine_nic *nic);
 
-/* "1008 MiB" of all NUMA nodes together. */
+/* Of the whole machine. */
 uint64_t topo_memory_bytes(const struct machine *machine);
 
 void topo_print_text(const struct topo_sheet *sheet);
