@@ -48,7 +48,7 @@ static double x_of(const struct chart *c, double tokens) {
     most = fmax(most, (double)report->results[i].tokens);
   }
   const double span = most > least ? log2(most / least) : 1.0;
-  return c->x0 + 12.0 + (WIDTH - 24.0) * log2(tokens / least) / span;
+  return c->x0 + 24.0 + (WIDTH - 48.0) * log2(tokens / least) / span;
 }
 
 static double y_of(const struct chart *c, double value) {
@@ -115,10 +115,12 @@ static void draw_chart(struct chart *c) {
     const struct bench_result *r = &c->report->results[i];
     const double value = c->value(c->report, r);
     const double x = x_of(c, (double)r->tokens);
+    const double y = y_of(c, value);
+    const double label = y + 20.0 < TOP + HEIGHT ? y + 20.0 : y - 10.0;
     fprintf(c->out,
             "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"#247\"/>\n"
             "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\" fill=\"#247\">%.*f</text>\n",
-            x, y_of(c, value), x, y_of(c, value) + 20.0, value < 100.0 ? 1 : 0, value);
+            x, y, x, label, value < 100.0 ? 1 : 0, value);
   }
 }
 
