@@ -106,9 +106,13 @@ expect_nothing_left() {
   done
 }
 
+# Where this script is ended in the middle of a job, it takes all of the job with it, the warden too.
 clean_up() {
   for pid in $(job_processes); do
     kill -9 "$pid"
+  done
+  for id in $(grep -so 'switchyard-job\.[0-9a-f]*' "$scratch/err" | sort -u); do
+    rm -rf "/dev/shm/$id"
   done
   rm -rf "$scratch"
 }
