@@ -43,6 +43,18 @@ sy_add_fault_test(interrupted.INT interrupted INT 130)
 sy_add_fault_test(interrupted.TERM interrupted TERM 143)
 sy_add_fault_test(interrupted.KILL interrupted KILL 137)
 
+# One rank of lm has too little memory for its layers.
+if(TARGET lm)
+  foreach(case IN ITEMS create load)
+    math(EXPR timeout "120 * ${patience}")
+    add_test(NAME fault.lm_out_of_memory.${case} COMMAND
+      ${CMAKE_CURRENT_SOURCE_DIR}/test_fault_lm.sh $<TARGET_FILE:switchyard-run> $<TARGET_FILE:lm>
+      ${PROJECT_SOURCE_DIR}/examples/tiny-moe ${fault_mpirun} ${case})
+    set_tests_properties(fault.lm_out_of_memory.${case} PROPERTIES LABELS "fault" TIMEOUT ${timeout}
+      SKIP_RETURN_CODE 77 ENVIRONMENT "${test_environment};ASAN_OPTIONS=leak_check_at_exit=0")
+  endforeach()
+endif()
+
 add_test(NAME fault.random_kills COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/test_fault_kills.sh
   $<TARGET_FILE:switchyard-run> $<TARGET_FILE:fault_rank> 3)
 math(EXPR timeout "300 * ${patience}")
