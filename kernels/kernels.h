@@ -203,8 +203,6 @@ struct sy_kernels {
   sy_status (*experts)(const struct sy_stage_env *env, const struct sy_experts_args *args);
   sy_status (*reduce)(const struct sy_stage_env *env, const struct sy_reduce_args *args);
   sy_status (*combine)(const struct sy_stage_env *env, const struct sy_combine_args *args);
-
-  bool has_mxfp4; /* modes w4a4 and w4a16 with MXFP4 */
 };
 
 /* The CPU tables compiled in, best first: one per instruction level, all with the same bits. */

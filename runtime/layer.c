@@ -25,16 +25,6 @@ static struct sy_stage_env layer_env(const sy_group *group, const struct sy_mode
                                .num_threads = group->desc.num_threads};
 }
 
-static sy_status check_backend(const sy_layer *layer) {
-  const struct sy_kernels *kernels = layer->group->kernels;
-  const bool mxfp4 = layer->env.mode != SY_MODE_BF16 && layer->env.format == SY_FORMAT_MXFP4;
-  return !mxfp4 || kernels->has_mxfp4
-             ? SY_OK
-             : sy_fail(SY_ERR_UNSUPPORTED,
-                       "the kernels '%s' have no MXFP4; format NVFP4 and mode bf16 are supported",
-                       kernels->name);
-}
-
 /* Memory of the backend. */
 static void *backend_alloc(const sy_group *group, size_t bytes) {
   return group->device != NULL ? group->device->alloc(bytes) : sy_alloc(bytes);
@@ -125,9 +115,6 @@ sy_status sy_layer_create(sy_group *group, const sy_shape *shape, sy_layer **lay
   }
   if (status == SY_OK) {
     layer->env = layer_env(group, &layer->model);
-    status = check_backend(layer);
-  }
-  if (status == SY_OK) {
     status = allocate(layer);
   }
   if (status != SY_OK) {

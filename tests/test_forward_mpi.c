@@ -137,9 +137,6 @@ TEST(the_seeds_shapes) {
   for (int i = 0; i < 3 * NUM_SHAPE_KINDS; ++i) {
     const int32_t *seed = seeds[i / NUM_SHAPE_KINDS];
     const sy_shape shape = shape_of_kind(i % NUM_SHAPE_KINDS, 64, 96, seed[2], seed[1]);
-    if (!backend_supports(&shape)) {
-      continue;
-    }
     struct team team;
     if (team_open(&team, &shape, seed[0])) {
       const struct token_split split = split_evenly(seed[0], sy_test_world());

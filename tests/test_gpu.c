@@ -230,19 +230,6 @@ TEST(counters_outlive_the_stream) {
   lane_close(&lane);
 }
 
-TEST(layers_without_kernels_are_refused) {
-  sy_shape shape = small_shape(SY_MODE_W4A4, HIDDEN, 64, EXPERTS, TOP_K);
-  sy_group *group = local_group(1);
-  sy_layer *layer = NULL;
-  shape.format = SY_FORMAT_MXFP4;
-  if (backend_supports(&shape)) {
-    sy_test_skip("this GPU backend has MXFP4");
-  } else {
-    CHECK_FAILS(sy_layer_create(group, &shape, &layer), group, SY_ERR_UNSUPPORTED, "no MXFP4");
-  }
-  sy_group_destroy(group);
-}
-
 /* ---- GPUs ---- */
 
 TEST(gpus_are_described) {

@@ -495,9 +495,7 @@ static void check_all_ways(struct road_shape shape, const struct road_tokens *to
     shape.gather = ways[w].gather;
     shape.padded_slots = ways[w].padded_slots;
     shape.mode = w % 2 == 0 ? SY_MODE_W4A4 : SY_MODE_BF16;
-    shape.format = w == 2 && shape.hidden % SY_MXFP4_BLOCK == 0 && shape.kernels->has_mxfp4
-                       ? SY_FORMAT_MXFP4
-                       : SY_FORMAT_NVFP4;
+    shape.format = w == 2 && shape.hidden % SY_MXFP4_BLOCK == 0 ? SY_FORMAT_MXFP4 : SY_FORMAT_NVFP4;
     shape.return_dtype = w % 3 == 0 ? SY_DTYPE_F32 : SY_DTYPE_BF16;
     shape.output_dtype = w < 3 ? SY_DTYPE_F32 : SY_DTYPE_BF16;
     shape.accumulate = w % 2 != 0;

@@ -49,10 +49,9 @@ static bool has_avx512_bf16(void) { return has_avx512() && __builtin_cpu_support
 #define LEVEL(level_name, level_description, available, quantiser, experts_entry, suffix)  \
   {                                                                                        \
     .name = (level_name), .description = (level_description), .is_available = (available), \
-    .has_mxfp4 = true, .expert_bytes = sy_cpu_expert_bytes,                                \
-    .load_expert = sy_cpu_load_expert##quantiser, .check_ids = sy_cpu_check_ids,           \
-    .route = sy_cpu_route, .pack = sy_cpu_pack##quantiser, .group = sy_cpu_group,          \
-    .experts = (experts_entry), .reduce = sy_cpu_reduce_##suffix,                          \
+    .expert_bytes = sy_cpu_expert_bytes, .load_expert = sy_cpu_load_expert##quantiser,     \
+    .check_ids = sy_cpu_check_ids, .route = sy_cpu_route, .pack = sy_cpu_pack##quantiser,  \
+    .group = sy_cpu_group, .experts = (experts_entry), .reduce = sy_cpu_reduce_##suffix,   \
     .combine = sy_cpu_combine_##suffix                                                     \
   }
 

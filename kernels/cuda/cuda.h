@@ -21,13 +21,14 @@ sy_status sy_cuda_current_gpu(int32_t *device_out);
 sy_status sy_cuda_query_gpu(int32_t device, sy_gpu_info *info_out);
 sy_status sy_cuda_can_access_peer(int32_t device, int32_t peer, int32_t *can_out);
 
-/* Runs the block-scaled matrix instruction of the current GPU on data whose results are known
+/* Runs the block-scaled matrix instructions of the current GPU on data whose results are known
  * exactly. UNSUPPORTED, and in text_out the first that differs; DEVICE; MEMORY. */
 sy_status sy_cuda_self_test(char *text_out, size_t text_bytes);
 
 /* The kernel behind it: d of every lane, for SY_SELF_TEST_CASES sets of operands. */
-#define SY_SELF_TEST_CASES 4
+#define SY_SELF_TEST_CASES 6
 struct sy_self_test_operands {
+  sy_format format;
   uint32_t a[32][4], b[32][2], scale_a[32], scale_b[32];
 };
 struct sy_self_test_results {

@@ -7,6 +7,7 @@
  * gate: 8 gate rows, then the 8 up rows of the same columns, so that a lane holds both of an element.
  * A tile is a row of records, one per step of k; k beyond the contraction is zero:
  *   FP4   k 64: 32 lanes x 16 B (a0 .. a3 of kernels/cuda/ptx/mma.cuh), then 16 rows x 4 scales
+ *         (MXFP4: x 2)
  *   BF16  k 16: 32 lanes x 16 B */
 #ifndef SY_KERNELS_CUDA_EXPERT_LAYOUT_H
 #define SY_KERNELS_CUDA_EXPERT_LAYOUT_H
@@ -17,7 +18,8 @@
 #define SY_CUDA_FP4_STEP 64
 #define SY_CUDA_BF16_STEP 16
 #define SY_CUDA_LANE_BYTES 512 /* 32 lanes x 16 B */
-#define SY_CUDA_FP4_RECORD (SY_CUDA_LANE_BYTES + SY_CUDA_TILE_ROWS * 4)
+#define SY_CUDA_NVFP4_RECORD (SY_CUDA_LANE_BYTES + SY_CUDA_TILE_ROWS * 4)
+#define SY_CUDA_MXFP4_RECORD (SY_CUDA_LANE_BYTES + SY_CUDA_TILE_ROWS * 2)
 #define SY_CUDA_BF16_RECORD SY_CUDA_LANE_BYTES
 
 /* Byte offsets inside an expert; the global scales of gate, up and down are at 0. */
@@ -31,10 +33,15 @@ struct sy_cuda_expert_layout {
   size_t bytes;
 };
 
-static inline size_t sy_cuda_tile_bytes(sy_mode mode, int64_t columns) {
-  const size_t step = mode == SY_MODE_BF16 ? SY_CUDA_BF16_STEP : SY_CUDA_FP4_STEP;
-  const size_t record = mode == SY_MODE_BF16 ? SY_CUDA_BF16_RECORD : SY_CUDA_FP4_RECORD;
-  return ((size_t)columns + step - 1) / step * record;
+static inline size_t sy_cuda_record_bytes(sy_mode mode, sy_format format) {
+  return mode == SY_MODE_BF16        ? SY_CUDA_BF16_RECORD
+         : format == SY_FORMAT_MXFP4 ? SY_CUDA_MXFP4_RECORD
+                                     : SY_CUDA_NVFP4_RECORD;
+}
+
+static inline size_t sy_cuda_tile_bytes(const struct sy_stage_env *env, int64_t columns) {
+  const size_t step = env->mode == SY_MODE_BF16 ? SY_CUDA_BF16_STEP : SY_CUDA_FP4_STEP;
+  return ((size_t)columns + step - 1) / step * sy_cuda_record_bytes(env->mode, env->format);
 }
 
 static inline struct sy_cuda_expert_layout
@@ -48,8 +55,8 @@ sy_cuda_expert_layout_make(const struct sy_stage_env *env) {
   layout.bias[1] = layout.bias[0] + i * bias_bytes;
   layout.bias[2] = layout.bias[1] + i * bias_bytes;
   layout.fc1 = sy_align_up(layout.bias[2] + h * bias_bytes, 64);
-  layout.fc1_tile_bytes = sy_cuda_tile_bytes(env->mode, env->hidden);
-  layout.fc2_tile_bytes = sy_cuda_tile_bytes(env->mode, env->intermediate);
+  layout.fc1_tile_bytes = sy_cuda_tile_bytes(env, env->hidden);
+  layout.fc2_tile_bytes = sy_cuda_tile_bytes(env, env->intermediate);
   layout.fc2 = layout.fc1 + i / (size_t)layout.fc1_columns * layout.fc1_tile_bytes;
   layout.bytes = sy_align_up(layout.fc2 + h / SY_CUDA_TILE_ROWS * layout.fc2_tile_bytes, 64);
   return layout;

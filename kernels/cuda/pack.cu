@@ -52,6 +52,23 @@ SY_DEVICE void pack_nvfp4(const struct sy_stage_env &env, const uint16_t *hidden
   }
 }
 
+SY_DEVICE void pack_mxfp4(const struct sy_stage_env &env, const uint16_t *hidden, uint32_t amax,
+                          unsigned char *row) {
+  for (int64_t b = threadIdx.x; b < env.hidden / SY_MXFP4_BLOCK; b += PACK_THREADS) {
+    uint8_t codes[SY_MXFP4_BLOCK / 2] = {0};
+    uint8_t scale = SY_E8M0_NAN;
+    if (amax < 0x7F80u) {
+      float x[SY_MXFP4_BLOCK];
+      for (int i = 0; i < SY_MXFP4_BLOCK; ++i) {
+        x[i] = sy_bf16_to_f32(hidden[b * SY_MXFP4_BLOCK + i]);
+      }
+      sy_mxfp4_quantise_block(x, codes, &scale);
+    }
+    memcpy(row + b * (SY_MXFP4_BLOCK / 2), codes, sizeof codes);
+    row[static_cast<int64_t>(env.wire_row.scales) + b] = scale;
+  }
+}
+
 SY_DEVICE void pack_bf16(const struct sy_stage_env &env, const uint16_t *hidden, uint32_t amax,
                          unsigned char *row) {
   uint16_t *out = reinterpret_cast<uint16_t *>(row);
@@ -85,7 +102,9 @@ SY_KERNEL void pack_tokens(struct sy_stage_env env, struct sy_pack_args args) {
           env.gather ? sy_row_ref{env.rank, static_cast<int32_t>(token)} : args.token_row[i];
       unsigned char *row =
           args.landing[ref.rank] + static_cast<size_t>(ref.row) * env.wire_row.bytes;
-      if (env.mode == SY_MODE_W4A4) {
+      if (env.mode == SY_MODE_W4A4 && env.format == SY_FORMAT_MXFP4) {
+        pack_mxfp4(env, hidden, amax, row);
+      } else if (env.mode == SY_MODE_W4A4) {
         pack_nvfp4(env, hidden, amax, row);
       } else {
         pack_bf16(env, hidden, amax, row);

@@ -6,12 +6,14 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/fp4.h"
 
-enum { ROWS = 16, COLUMNS = 8, LENGTH = 64, BLOCKS = 4 };
+enum { ROWS = 16, COLUMNS = 8, LENGTH = 64, BLOCKS = 4, NVFP4_CASES = 4 };
 
-/* Operands as matrices, before they are dealt to lanes. */
+/* Operands as matrices, before they are dealt to lanes. MXFP4 has two blocks; the other scales are not
+ * to be read. */
 struct matrices {
-  uint8_t a[ROWS][LENGTH], b[COLUMNS][LENGTH];             /* E2M1 codes */
-  uint8_t scale_a[ROWS][BLOCKS], scale_b[COLUMNS][BLOCKS]; /* UE4M3 codes */
+  sy_format format;
+  uint8_t a[ROWS][LENGTH], b[COLUMNS][LENGTH]; /* E2M1 codes */
+  uint8_t scale_a[ROWS][BLOCKS], scale_b[COLUMNS][BLOCKS];
 };
 
 static uint32_t next_random(uint32_t *state) {
@@ -19,14 +21,18 @@ static uint32_t next_random(uint32_t *state) {
   return *state >> 16;
 }
 
-/* Powers of two from 2^-3 to 2^4; in the last case subnormal: 1 to 7 times 2^-9. */
+/* Powers of two from 2^-3 to 2^4; in the last case of NVFP4 subnormal: 1 to 7 times 2^-9. */
 static uint8_t make_scale(int number, uint32_t *state) {
   const uint32_t r = next_random(state);
-  return (uint8_t)(number == SY_SELF_TEST_CASES - 1 ? 1 + r % 7 : (4 + r % 8) << 3);
+  if (number >= NVFP4_CASES) {
+    return (uint8_t)(124 + r % 8);
+  }
+  return (uint8_t)(number == NVFP4_CASES - 1 ? 1 + r % 7 : (4 + r % 8) << 3);
 }
 
 static struct matrices make_matrices(int number) {
   struct matrices m;
+  m.format = number < NVFP4_CASES ? SY_FORMAT_NVFP4 : SY_FORMAT_MXFP4;
   uint32_t state = 1u + (uint32_t)number;
   for (int k = 0; k < LENGTH; ++k) {
     for (int r = 0; r < ROWS; ++r) {
@@ -62,6 +68,7 @@ static uint32_t four_scales(const uint8_t *scales) {
 
 /* As kernels/cuda/ptx/mma.cuh says; lanes whose scales are ignored repeat them. */
 static void deal(const struct matrices *m, struct sy_self_test_operands *out) {
+  out->format = m->format;
   for (int lane = 0; lane < 32; ++lane) {
     const int g = lane / 4;
     const int p = lane % 4;
@@ -76,12 +83,16 @@ static void deal(const struct matrices *m, struct sy_self_test_operands *out) {
   }
 }
 
+static double scale_value(sy_format format, uint8_t code) {
+  return (double)(format == SY_FORMAT_MXFP4 ? sy_e8m0_to_f32(code) : sy_e4m3_to_f32(code));
+}
+
 static double product(const struct matrices *m, int row, int column) {
   double sum = 0.0;
   for (int k = 0; k < LENGTH; ++k) {
     sum += (double)sy_e2m1_to_f32(m->a[row][k]) * (double)sy_e2m1_to_f32(m->b[column][k]) *
-           (double)sy_e4m3_to_f32(m->scale_a[row][k / 16]) *
-           (double)sy_e4m3_to_f32(m->scale_b[column][k / 16]);
+           scale_value(m->format, m->scale_a[row][k / sy_scale_block(m->format)]) *
+           scale_value(m->format, m->scale_b[column][k / sy_scale_block(m->format)]);
   }
   return sum;
 }

@@ -12,6 +12,7 @@ struct source {
   const unsigned char *tiles;
   size_t tile_stride;
   int64_t columns;
+  int64_t scale_block;
 };
 
 /* The weight row that is row r of an A tile. */
@@ -34,11 +35,11 @@ static unsigned char codes_at(const struct tile_row *at, int64_t k) {
 }
 
 static unsigned char scale_at(const struct tile_row *at, int64_t block) {
-  const int64_t blocks = at->source->columns / SY_BLOCK;
-  if (block >= blocks) {
+  const struct source *source = at->source;
+  if (block >= source->columns / source->scale_block) {
     return 0;
   }
-  const unsigned char *scales = tile_of(at) + blocks * SY_FP4_CODE_BYTES;
+  const unsigned char *scales = tile_of(at) + source->columns / SY_BLOCK * SY_FP4_CODE_BYTES;
   return scales[block * SY_FP4_SCALE_BYTES + at->row % SY_TILE];
 }
 
@@ -54,6 +55,8 @@ static void copy_bf16_pair(const struct tile_row *at, int64_t k, unsigned char *
 /* Lane l of 32 holds, of register i, row l / 4 + 8 (i % 2), and of its half i / 2 of k the l % 4-th
  * four bytes. */
 static void pack_fp4_record(const struct tile_row *rows, int64_t k, unsigned char *record) {
+  const int64_t scale_block = rows[0].source->scale_block;
+  const int64_t scales = SY_CUDA_FP4_STEP / scale_block;
   for (int lane = 0; lane < 32; ++lane) {
     for (int i = 0; i < 4; ++i) {
       const struct tile_row *row = &rows[lane / 4 + 8 * (i % 2)];
@@ -64,8 +67,8 @@ static void pack_fp4_record(const struct tile_row *rows, int64_t k, unsigned cha
     }
   }
   for (int r = 0; r < SY_CUDA_TILE_ROWS; ++r) {
-    for (int b = 0; b < 4; ++b) {
-      record[SY_CUDA_LANE_BYTES + 4 * r + b] = scale_at(&rows[r], k / SY_BLOCK + b);
+    for (int64_t b = 0; b < scales; ++b) {
+      record[SY_CUDA_LANE_BYTES + scales * r + b] = scale_at(&rows[r], k / scale_block + b);
     }
   }
 }
@@ -79,15 +82,18 @@ static void pack_bf16_record(const struct tile_row *rows, int64_t k, unsigned ch
   }
 }
 
-static void pack_tile(sy_mode mode, const struct tile_row *rows, unsigned char *tile) {
+static void pack_tile(const struct sy_stage_env *env, const struct tile_row *rows,
+                      unsigned char *tile) {
   const int64_t columns = rows[0].source->columns;
-  const int64_t step = mode == SY_MODE_BF16 ? SY_CUDA_BF16_STEP : SY_CUDA_FP4_STEP;
+  const int64_t step = env->mode == SY_MODE_BF16 ? SY_CUDA_BF16_STEP : SY_CUDA_FP4_STEP;
+  unsigned char *record = tile;
   for (int64_t k = 0; k < columns; k += step) {
-    if (mode == SY_MODE_BF16) {
-      pack_bf16_record(rows, k, tile + k / step * SY_CUDA_BF16_RECORD);
+    if (env->mode == SY_MODE_BF16) {
+      pack_bf16_record(rows, k, record);
     } else {
-      pack_fp4_record(rows, k, tile + k / step * SY_CUDA_FP4_RECORD);
+      pack_fp4_record(rows, k, record);
     }
+    record += sy_cuda_record_bytes(env->mode, env->format);
   }
 }
 
@@ -97,9 +103,10 @@ void sy_cuda_repack_expert(const struct sy_stage_env *env, const unsigned char *
   const struct sy_cuda_expert_layout to = sy_cuda_expert_layout_make(env);
   const size_t fc1_stride = (size_t)from.fc1_projections * from.fc1_tile_bytes;
   const bool gated = from.fc1_projections == 2;
-  const struct source first = {cpu_expert + from.fc1, fc1_stride, env->hidden};
-  const struct source second = {first.tiles + from.fc1_tile_bytes, fc1_stride, env->hidden};
-  const struct source down = {cpu_expert + from.fc2, from.fc2_tile_bytes, env->intermediate};
+  const int64_t block = sy_scale_block(env->format);
+  const struct source first = {cpu_expert + from.fc1, fc1_stride, env->hidden, block};
+  const struct source second = {first.tiles + from.fc1_tile_bytes, fc1_stride, env->hidden, block};
+  const struct source down = {cpu_expert + from.fc2, from.fc2_tile_bytes, env->intermediate, block};
   struct tile_row rows[SY_CUDA_TILE_ROWS];
   memset(expert, 0, to.fc1);
   memcpy(expert, cpu_expert, SY_NUM_PROJECTIONS * sizeof(float));
@@ -112,14 +119,12 @@ void sy_cuda_repack_expert(const struct sy_stage_env *env, const unsigned char *
       rows[r].source = gated && r >= 8 ? &second : &first;
       rows[r].row = column + (gated ? r % 8 : r);
     }
-    pack_tile(env->mode, rows,
-              expert + to.fc1 + (size_t)(column / to.fc1_columns) * to.fc1_tile_bytes);
+    pack_tile(env, rows, expert + to.fc1 + (size_t)(column / to.fc1_columns) * to.fc1_tile_bytes);
   }
   for (int64_t row = 0; row < env->hidden; row += SY_CUDA_TILE_ROWS) {
     for (int r = 0; r < SY_CUDA_TILE_ROWS; ++r) {
       rows[r] = (struct tile_row){&down, row + r};
     }
-    pack_tile(env->mode, rows,
-              expert + to.fc2 + (size_t)(row / SY_CUDA_TILE_ROWS) * to.fc2_tile_bytes);
+    pack_tile(env, rows, expert + to.fc2 + (size_t)(row / SY_CUDA_TILE_ROWS) * to.fc2_tile_bytes);
   }
 }

@@ -101,8 +101,7 @@ const struct sy_kernels *sy_kernels_cuda_on_gpu(void) {
                                     load_expert, sy_cpu_check_ids,
                                     route,       pack,
                                     group,       experts,
-                                    reduce,      combine,
-                                    false};
+                                    reduce,      combine};
   cudaDeviceProp properties;
   if (name[0] == '\0' && cudaGetDeviceProperties(&properties, 0) == cudaSuccess) {
     snprintf(name, sizeof name, "cuda on %s", properties.name);

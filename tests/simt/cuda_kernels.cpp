@@ -34,18 +34,11 @@ bool always() { return true; }
 } // namespace
 
 const struct sy_kernels *sy_kernels_cuda_emulated(void) {
-  static const struct sy_kernels table = {"cuda, emulated",
-                                          "the CUDA sources under the emulator",
-                                          always,
-                                          expert_bytes,
-                                          load_expert,
-                                          sy_cpu_check_ids,
-                                          sy_cuda_route,
-                                          sy_cuda_pack,
-                                          sy_cuda_group,
-                                          sy_cuda_experts,
-                                          sy_cuda_reduce,
-                                          sy_cuda_combine,
-                                          false};
+  static const struct sy_kernels table = {"cuda, emulated", "the CUDA sources under the emulator",
+                                          always,           expert_bytes,
+                                          load_expert,      sy_cpu_check_ids,
+                                          sy_cuda_route,    sy_cuda_pack,
+                                          sy_cuda_group,    sy_cuda_experts,
+                                          sy_cuda_reduce,   sy_cuda_combine};
   return &table;
 }

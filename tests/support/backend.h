@@ -14,9 +14,6 @@ sy_status backend_group(const sy_group_desc *desc, sy_group **group_out);
 /* A group of all ranks of the program. Collective. */
 sy_status backend_group_mpi(const sy_group_desc *desc, sy_group **group_out);
 
-/* Whether it has kernels for such a layer. */
-bool backend_supports(const sy_shape *shape);
-
 /* Where scratch and device tensors lie; ends the program when there is none left. `to` and `from` are
  * in such memory and in the host's. */
 void *backend_alloc(size_t bytes);

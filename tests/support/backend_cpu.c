@@ -10,11 +10,6 @@ sy_status backend_group(const sy_group_desc *desc, sy_group **group_out) {
   return sy_group_create_local(desc, group_out);
 }
 
-bool backend_supports(const sy_shape *shape) {
-  (void)shape;
-  return true;
-}
-
 void *backend_alloc(size_t bytes) {
   void *block = NULL;
   if (posix_memalign(&block, ALIGNMENT, bytes > 0 ? bytes : 1) != 0) {

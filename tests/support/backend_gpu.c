@@ -19,11 +19,6 @@ sy_status backend_group(const sy_group_desc *desc, sy_group **group_out) {
   return sy_group_create_gpu(desc, group_out);
 }
 
-bool backend_supports(const sy_shape *shape) {
-  return shape->mode == SY_MODE_BF16 || shape->format != SY_FORMAT_MXFP4 ||
-         sy_kernels_cuda()->has_mxfp4;
-}
-
 static void check(sy_status status, const char *what, size_t bytes) {
   if (status != SY_OK) {
     fprintf(stderr, "%s of %zu bytes: %s\n", what, bytes, sy_device_cuda()->error_text());
