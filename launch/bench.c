@@ -16,8 +16,8 @@
 /* One call beside its own limits. */
 struct sample {
   double us, around_us;
-  double limit_gbs, floor_us;
-  double share_bytes, share_operations, share_floor;
+  double limit_gbs, limit_file_gbs, floor_us;
+  double share_bytes, share_file, share_operations, share_floor;
 };
 
 /* All samples of one number of tokens. */
@@ -30,7 +30,8 @@ struct series {
 struct bench {
   struct session *session;
   const struct bench_request *request;
-  struct bench_case *bench_case;
+  struct bench_case *bench_case; /* or: */
+  struct bench_files *files;
   struct limits limits;
   struct bench_report report;
   struct bench_result results[VALUE_LIST_CAPACITY];
@@ -72,8 +73,10 @@ static void summarise(const struct series *series, double *scratch, struct bench
   result->min_us = percentile_of(series, offsetof(struct sample, us), 0.0, scratch);
   result->around_us = MEDIAN(around_us);
   result->limit_gbs = MEDIAN(limit_gbs);
+  result->limit_file_gbs = MEDIAN(limit_file_gbs);
   result->floor_us = MEDIAN(floor_us);
   result->share_bytes = MEDIAN(share_bytes);
+  result->share_file = MEDIAN(share_file);
   result->share_operations = MEDIAN(share_operations);
   result->share_floor = MEDIAN(share_floor);
 #undef MEDIAN
@@ -88,8 +91,13 @@ static struct sample make_sample(double us, double around_us, double bytes, doub
   const double bytes_us = bytes / gbs * 1e-3;
   const double operations_us = gops > 0.0 ? operations / gops * 1e-3 : 0.0;
   const double floor_us = max_of(bytes_us, operations_us);
-  return (struct sample){us,           around_us, gbs, floor_us, bytes_us / us, operations_us / us,
-                         floor_us / us};
+  return (struct sample){.us = us,
+                         .around_us = around_us,
+                         .limit_gbs = gbs,
+                         .floor_us = floor_us,
+                         .share_bytes = bytes_us / us,
+                         .share_operations = operations_us / us,
+                         .share_floor = floor_us / us};
 }
 
 static double operations_per_row(const sy_shape *shape) {
@@ -135,6 +143,26 @@ static int sample_load(struct bench *bench, int64_t round, struct series *series
   series->samples[series->count++] =
       make_sample(us, 0.0, (double)bench_case_source_bytes(c), 0.0, gbs, 0.0);
   series->active_experts += 1.0;
+  return code;
+}
+
+/* All of a checkpoint. Before reading and loading the caches are emptied of it. */
+static int sample_files(struct bench *bench, struct series *series) {
+  double file_gbs = 0.0;
+  limits_read_gbs(&bench->limits);
+  int code = bench_files_read(bench->session, bench->files, &file_gbs);
+  if (code != CLI_OK) {
+    return code;
+  }
+  const double gbs = limits_copy_gbs(&bench->limits);
+  const double bytes = bench_files_bytes(bench->files);
+  const double begin = bench_now_us();
+  code = bench_files_load(bench->session, bench->files);
+  const double us = bench_now_us() - begin;
+  struct sample sample = make_sample(us, 0.0, bytes, 0.0, gbs, 0.0);
+  sample.limit_file_gbs = file_gbs;
+  sample.share_file = bytes / us * 1e-3 / file_gbs;
+  series->samples[series->count++] = sample;
   return code;
 }
 
@@ -191,6 +219,14 @@ static int count_calls(struct bench *bench, size_t index, int64_t *calls_out) {
   return code;
 }
 
+static int measure_round(struct bench *bench, int64_t round, size_t index, int64_t calls) {
+  if (bench->files != NULL) {
+    return sample_files(bench, &bench->series[index]);
+  }
+  return bench->request->kind == BENCH_LOAD ? sample_load(bench, round, &bench->series[index])
+                                            : measure_tokens(bench, index, calls);
+}
+
 static int measure(struct bench *bench) {
   const struct bench_request *request = bench->request;
   int64_t calls[VALUE_LIST_CAPACITY];
@@ -208,14 +244,20 @@ static int measure(struct bench *bench) {
   }
   for (int64_t round = 0; code == CLI_OK && round < request->rounds; ++round) {
     for (size_t i = 0; code == CLI_OK && i < request->tokens.count; ++i) {
-      code = request->kind == BENCH_LOAD ? sample_load(bench, round, &bench->series[i])
-                                         : measure_tokens(bench, i, calls[i]);
+      code = measure_round(bench, round, i, calls[i]);
     }
   }
   return code;
 }
 
 /* ---- Reporting ----------------------------------------------------------------------------- */
+
+static void fill_quantities_of_files(const struct bench_files *files, struct bench_result *r) {
+  r->layers = bench_files_layers(files);
+  r->weight_bytes = bench_files_bytes(files);
+  r->bytes = r->weight_bytes + bench_files_prepacked_bytes(files);
+  r->gbs = r->weight_bytes / r->p50_us * 1e-3;
+}
 
 static void fill_quantities(const struct bench *bench, struct bench_result *r) {
   const struct bench_case *c = bench->bench_case;
@@ -241,6 +283,10 @@ static int conclude(struct bench *bench) {
     result->tokens = request->tokens.values[i];
     summarise(&bench->series[i], scratch, result);
     free(scratch);
+    if (bench->files != NULL) {
+      fill_quantities_of_files(bench->files, result);
+      continue;
+    }
     fill_quantities(bench, result);
     const int64_t judged = request->kind == BENCH_LOAD ? 2 : result->tokens;
     const int code =
@@ -259,7 +305,7 @@ static int print(struct bench *bench) {
   if (!request->json) {
     bench_print_table(&bench->report);
   } else if (!bench_print_json(&bench->report)) {
-    return session_fail(bench->session, CLI_FAILED, "out of memory");
+    return session_fail(bench->session, CLI_FAILED, "out of memory, or --checkpoint is not UTF-8");
   }
   if (request->plot != NULL && !bench_plot(&bench->report, request->plot)) {
     return session_fail(bench->session, CLI_FAILED, "--plot '%s' cannot be written", request->plot);
@@ -281,15 +327,17 @@ static enum rate_unit unit_of_request(const struct bench_request *request) {
   return request->numerics == SY_NUMERICS_FASTEST ? RATE_BF16 : RATE_F32;
 }
 
-static int run(struct session *session, const struct bench_request *request, struct bench *bench) {
+static int run(struct session *session, struct bench_request *request, struct bench *bench) {
   struct host_facts host;
   bench->session = session;
   bench->request = request;
-  int code = bench_case_open(session, request, &bench->bench_case);
+  int code = request->checkpoint != NULL ? bench_files_open(session, request, &bench->files)
+                                         : bench_case_open(session, request, &bench->bench_case);
   if (code != CLI_OK) {
     return code;
   }
-  const int threads = bench_case_threads(bench->bench_case);
+  const int threads = bench->files != NULL ? bench_files_threads(bench->files)
+                                           : bench_case_threads(bench->bench_case);
   const bool known = host_discover(&host) && host.cache_bytes[HOST_CACHE_LEVELS - 1] > 0;
   const size_t cache = known ? (size_t)host.cache_bytes[HOST_CACHE_LEVELS - 1] *
                                    (size_t)host.caches[HOST_CACHE_LEVELS - 1]
@@ -310,6 +358,7 @@ static void close_bench(struct bench *bench) {
   }
   limits_close(&bench->limits);
   bench_case_close(bench->bench_case);
+  bench_files_close(bench->files);
   free(bench);
 }
 
@@ -340,7 +389,7 @@ static int find_kind(struct session *session, int argc, char **argv, enum bench_
              : session_fail(session, CLI_USAGE, "a kind of bench is missing; allowed: %s", names);
 }
 
-static int measure_and_print(struct session *session, const struct bench_request *request) {
+static int measure_and_print(struct session *session, struct bench_request *request) {
   struct bench *bench = calloc(1, sizeof *bench);
   if (bench == NULL) {
     return session_fail(session, CLI_FAILED, "out of memory");

@@ -1,5 +1,5 @@
-/* What `switchyard bench` is asked (bench_options.c), what it runs (bench_case.c), measures (bench.c)
- * and prints (bench_print.c, bench_plot.c). */
+/* What `switchyard bench` is asked (bench_options.c), what it runs (bench_case.c, bench_files.c),
+ * measures (bench.c) and prints (bench_print.c, bench_plot.c). */
 #ifndef LAUNCH_BENCH_H
 #define LAUNCH_BENCH_H
 
@@ -10,8 +10,9 @@ enum bench_kind { BENCH_EXPERTS, BENCH_LAYER, BENCH_LOAD };
 
 struct bench_request {
   enum bench_kind kind;
-  const char *name;  /* "experts", "layer" or "load" */
-  const char *model; /* NULL: given by its numbers */
+  const char *name;       /* "experts", "layer" or "load" */
+  const char *model;      /* NULL: given by its numbers, or a checkpoint's */
+  const char *checkpoint; /* to load; NULL: weights of chance */
   sy_shape shape;
   sy_numerics numerics;
   struct value_list tokens; /* T; of load: one entry that nobody looks at */
@@ -61,6 +62,24 @@ int bench_case_call(struct session *session, struct bench_case *c, int64_t token
 int bench_case_count_wrong(struct session *session, struct bench_case *c, int64_t tokens,
                            int64_t *wrong_out);
 
+/* A checkpoint, all of whose layers are loaded by one process, one after another into one layer. */
+struct bench_files;
+
+/* Takes the sizes of request's shape from the checkpoint. Its files are in the page cache then. */
+int bench_files_open(struct session *session, struct bench_request *request,
+                     struct bench_files **files_out);
+void bench_files_close(struct bench_files *files);
+
+int bench_files_threads(const struct bench_files *files);
+int32_t bench_files_layers(const struct bench_files *files); /* with experts */
+double bench_files_bytes(const struct bench_files *files);   /* of all experts, in the files */
+double bench_files_prepacked_bytes(const struct bench_files *files);
+
+/* Reads the files from end to end, by as many threads, and drops what it has read: how fast, in 1e9
+ * bytes per second. */
+int bench_files_read(struct session *session, const struct bench_files *files, double *gbs_out);
+int bench_files_load(struct session *session, const struct bench_files *files);
+
 /* ---- What comes out ------------------------------------------------------------------------ */
 
 /* Quantities per call are means, times percentiles over calls, shares medians of each call's own
@@ -70,19 +89,22 @@ struct bench_result {
   int64_t calls;
   double routed_rows;
   double active_experts;
+  int32_t layers;      /* of a checkpoint */
   double weight_bytes; /* of the experts that were touched; of load: the source's */
   double bytes;        /* these, and the rows that are read and written */
   double operations;
   double p50_us, p99_us, min_us;
-  double around_us;   /* layer: median of what is not the experts stage */
-  double gbs, gops;   /* bytes and operations over the median time */
-  double limit_gbs;   /* median; of load: copied */
-  double limit_gops;  /* 0: not known, or of no interest */
-  double floor_us;    /* the least time that the limits allow */
-  double share_bytes; /* of the bandwidth */
+  double around_us;      /* layer: median of what is not the experts stage */
+  double gbs, gops;      /* bytes and operations over the median time */
+  double limit_gbs;      /* median; of load: copied */
+  double limit_file_gbs; /* median; of a checkpoint: its files read */
+  double limit_gops;     /* 0: not known, or of no interest */
+  double floor_us;       /* the least time that the limits allow */
+  double share_bytes;    /* of the bandwidth */
+  double share_file;     /* of reading the files */
   double share_operations;
   double share_floor;
-  int64_t wrong;
+  int64_t wrong; /* of a checkpoint: not looked at */
 };
 
 struct bench_report {

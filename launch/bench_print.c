@@ -37,7 +37,12 @@ static void print_head(const struct text_style *style, const struct bench_report
       printf(", %s %.0f G/s", bench_unit_name((enum rate_unit)unit), report->rate_gops[unit]);
     }
   }
-  printf("\n\n");
+  printf("\n");
+  if (request->checkpoint != NULL) {
+    printf("  Files    in the page cache: ");
+    text_wrap(stdout, 11, request->checkpoint);
+  }
+  printf("\n");
 }
 
 static void print_load(const struct text_style *style, const struct bench_result *r) {
@@ -52,10 +57,27 @@ static void print_load(const struct text_style *style, const struct bench_result
          (long long)r->wrong);
 }
 
+static void print_files(const struct text_style *style, const struct bench_result *r) {
+  char source[TEXT_SIZE];
+  char p50[TEXT_SIZE];
+  char p99[TEXT_SIZE];
+  printf("%s   bytes read  layers  loads        p50        p99    GB/s  read plainly  of it  of "
+         "copied%s\n",
+         style->dim, style->end);
+  printf("  %11s  %6d  %5lld  %9s  %9s  %6.2f  %7.1f GB/s  %4.0f%%  %8.0f%%\n",
+         text_bytes(source, (uint64_t)r->weight_bytes), (int)r->layers, (long long)r->calls,
+         text_time(p50, r->p50_us), text_time(p99, r->p99_us), r->gbs, r->limit_file_gbs,
+         100.0 * r->share_file, 100.0 * r->share_bytes);
+}
+
 void bench_print_table(const struct bench_report *report) {
   const struct text_style style = text_style_of_stdout();
   const bool layer = report->request->kind == BENCH_LAYER;
   print_head(&style, report);
+  if (report->request->checkpoint != NULL) {
+    print_files(&style, report->results);
+    return;
+  }
   if (report->request->kind == BENCH_LOAD) {
     print_load(&style, report->results);
     return;
@@ -109,31 +131,43 @@ static json_t *limits_json(const struct bench_report *report) {
 }
 
 static json_t *times_json(const struct bench_result *r) {
-  return json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:I}", "calls", (json_int_t)r->calls,
-                   "p50_us", r->p50_us, "p99_us", r->p99_us, "min_us", r->min_us, "weight_bytes",
-                   r->weight_bytes, "bytes", r->bytes, "gbs", r->gbs, "wrong",
-                   (json_int_t)r->wrong);
+  return json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "calls", (json_int_t)r->calls, "p50_us",
+                   r->p50_us, "p99_us", r->p99_us, "min_us", r->min_us, "weight_bytes",
+                   r->weight_bytes, "bytes", r->bytes, "gbs", r->gbs);
 }
 
 static json_t *load_json(const struct bench_result *r) {
-  return json_pack("{s:f, s:f}", "limit_copy_gbs", r->limit_gbs, "share_copy", r->share_bytes);
+  return json_pack("{s:f, s:f, s:I}", "limit_copy_gbs", r->limit_gbs, "share_copy", r->share_bytes,
+                   "wrong", (json_int_t)r->wrong);
+}
+
+static json_t *files_json(const struct bench_report *report, const struct bench_result *r) {
+  return json_pack("{s:s, s:i, s:f, s:f, s:f, s:f}", "checkpoint", report->request->checkpoint,
+                   "layers", (int)r->layers, "limit_copy_gbs", r->limit_gbs, "share_copy",
+                   r->share_bytes, "limit_file_gbs", r->limit_file_gbs, "share_file",
+                   r->share_file);
 }
 
 static json_t *call_json(const struct bench_report *report, const struct bench_result *r) {
-  return json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:s, s:f, s:f, s:f, s:f, s:f, s:f}", "tokens",
-                   (json_int_t)r->tokens, "routed_rows", r->routed_rows, "active_experts",
+  return json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:I}",
+                   "tokens", (json_int_t)r->tokens, "routed_rows", r->routed_rows, "active_experts",
                    r->active_experts, "operations", r->operations, "gops", r->gops,
                    "limit_read_gbs", r->limit_gbs, "limit_unit", bench_unit_name(report->unit),
                    "limit_gops", r->limit_gops, "floor_us", r->floor_us, "share_read",
                    r->share_bytes, "share_rate", r->share_operations, "share_floor", r->share_floor,
-                   "around_us", r->around_us);
+                   "around_us", r->around_us, "wrong", (json_int_t)r->wrong);
+}
+
+static json_t *own_json(const struct bench_report *report, const struct bench_result *r) {
+  if (report->request->checkpoint != NULL) {
+    return files_json(report, r);
+  }
+  return report->request->kind == BENCH_LOAD ? load_json(r) : call_json(report, r);
 }
 
 static bool print_line(const struct bench_report *report, const struct bench_result *r) {
-  const bool is_load = report->request->kind == BENCH_LOAD;
   json_t *line = request_json(report);
-  json_t *parts[] = {limits_json(report), times_json(r),
-                     is_load ? load_json(r) : call_json(report, r)};
+  json_t *parts[] = {limits_json(report), times_json(r), own_json(report, r)};
   bool whole = line != NULL;
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; ++i) {
     whole = whole && parts[i] != NULL && json_object_update(line, parts[i]) == 0;

@@ -62,23 +62,6 @@ static json_t *plan_at(const json_t *root, size_t index) {
   return json_array_get(json_object_get(root, "plans"), index);
 }
 
-/* Plain ASCII without escapes, and no line beyond 100 columns. */
-static void check_readable(const char *out) {
-  size_t column = 0;
-  size_t widest = 0;
-  bool plain = true;
-  for (const char *c = out; *c != '\0'; ++c) {
-    plain = plain && (*c == '\n' || (*c >= ' ' && *c <= '~'));
-    column = *c == '\n' ? 0 : column + 1;
-    widest = column > widest ? column : widest;
-  }
-  CHECK(plain);
-  CHECK(out[0] != '\0');
-  if (!CHECK(widest <= 100)) {
-    printf("%s", out);
-  }
-}
-
 /* ---- The program ---- */
 
 TEST(help_explains_the_program_and_each_command) {
@@ -263,6 +246,7 @@ TEST(a_wrong_combination_names_itself) {
   static const struct refusal refusals[] = {
       {"bench layer", {"without --hidden --intermediate --experts --top-k"}},
       {"bench experts --model mixtral --top-k 9", {"--top-k 9 exceeds --experts 8"}},
+      {"bench load --checkpoint x --top-k 9", {"--checkpoint tells the layer's sizes"}},
       {"plan", {"without --hidden --intermediate --experts --top-k", "--model: qwen3-30b"}},
       {"plan --hidden 64 --experts 4", {"without --intermediate --top-k;"}},
       {"plan --model mixtral --rank 1", {"--rank 1", "--world 1", "allowed: 0..0"}},
@@ -695,101 +679,4 @@ TEST(info_says_when_the_level_asked_for_is_unknown) {
   CHECK_STR_HAS(r.out, "SWITCHYARD_CPU_LEVEL is 'z80'");
   program_run_free(&r);
   unsetenv("SWITCHYARD_CPU_LEVEL");
-}
-
-/* ---- bench ---- */
-
-#define BENCH_LAYER \
-  "--hidden 64 --intermediate 160 --experts 5 --top-k 2 --activation swiglu_clamped --bias yes "
-
-static void check_number(const json_t *line, const char *name, double low, double high) {
-  const json_t *value = json_object_get(line, name);
-  const double number = json_number_value(value);
-  if (!CHECK(json_is_number(value) && number >= low && number <= high)) {
-    printf("    \"%s\" is %g\n", name, number);
-  }
-}
-
-/* Prints `count` lines, each a JSON object; calls `check` with each. */
-static void check_bench_lines(const char *arguments, size_t count,
-                              void (*check)(const json_t *line, size_t index)) {
-  struct program_run r = run("%s", arguments);
-  CHECK_EQ_I64(r.code, 0);
-  CHECK_EQ_STR(r.err, "");
-  size_t lines = 0;
-  for (char *line = strtok(r.out, "\n"); line != NULL; line = strtok(NULL, "\n")) {
-    json_t *root = json_loads(line, 0, NULL);
-    if (CHECK(json_is_object(root))) {
-      check_number(root, "read_gbs", 1e-3, 1e6);
-      check_number(root, "copy_gbs", 1e-3, 1e6);
-      check_number(root, "f32_gflops", 1e-3, 1e6);
-      CHECK_EQ_I64(integer(root, "wrong"), 0);
-      check(root, lines);
-    }
-    json_decref(root);
-    ++lines;
-  }
-  CHECK_EQ_I64((int64_t)lines, (int64_t)count);
-  program_run_free(&r);
-}
-
-/* T is 1, then 3, of 2 slots each. */
-static void check_calls(const json_t *line, size_t index) {
-  const double routed = index == 0 ? 2.0 : 6.0;
-  check_number(line, "tokens", routed / 2.0, routed / 2.0);
-  check_number(line, "routed_rows", routed, routed);
-  check_number(line, "active_experts", 2.0, 5.0);
-  check_number(line, "operations", routed * 6.0 * 64.0 * 160.0, routed * 6.0 * 64.0 * 160.0);
-  check_number(line, "weight_bytes", 2.0 * 3 * 64 * 160 * 9 / 16, 5.0 * 3 * 64 * 160 * 4);
-  check_number(line, "calls", 2.0, 16.0);
-  check_number(line, "min_us", 1e-3, 1e9);
-  check_number(line, "p99_us", json_number_value(json_object_get(line, "p50_us")), 1e9);
-  check_number(line, "share_floor", 1e-9, 1e3);
-  check_number(line, "around_us", 0.0, 1e9);
-}
-
-TEST(bench_measures_the_layer_and_finds_nothing_wrong) {
-  check_bench_lines("bench layer " BENCH_LAYER "--tokens 1,3 --rounds 2 --json", 2, check_calls);
-  check_bench_lines("bench experts " BENCH_LAYER "--tokens 1,3 --rounds 2 --json --format mxfp4", 2,
-                    check_calls);
-  check_bench_lines("bench experts " BENCH_LAYER
-                    "--tokens 1,3 --rounds 2 --json --mode w4a16 --numerics fastest",
-                    2, check_calls);
-}
-
-static void check_loads(const json_t *line, size_t index) {
-  CHECK_EQ_I64((int64_t)index, 0);
-  check_number(line, "calls", 3.0, 3.0);
-  check_number(line, "weight_bytes", 3.0 * 64 * 160 * 2, 3.0 * 64 * 160 * 2);
-  check_number(line, "share_copy", 1e-9, 1e3);
-}
-
-TEST(bench_measures_loading) {
-  check_bench_lines("bench load " BENCH_LAYER "--rounds 3 --json", 1, check_loads);
-}
-
-TEST(bench_prints_a_table_and_plots) {
-  char path[64];
-  snprintf(path, sizeof path, "test_cli_plot_%d.svg", (int)getpid());
-  struct program_run r =
-      run("bench experts " BENCH_LAYER "--mode bf16 --tokens 1..2 --rounds 1 --plot %s", path);
-  CHECK_EQ_I64(r.code, 0);
-  check_readable(r.out);
-  CHECK_STR_HAS(r.out, "hidden 64, intermediate 160, 5 experts, top-2");
-  CHECK_STR_HAS(r.out, "  wrong\n     1 ");
-  program_run_free(&r);
-  char svg[8192] = "";
-  FILE *file = fopen(path, "r");
-  if (CHECK(file != NULL)) {
-    CHECK(fread(svg, 1, sizeof svg - 1, file) > 500);
-    fclose(file);
-  }
-  CHECK_STR_HAS(svg, "<svg xmlns=");
-  CHECK_STR_HAS(svg, "<polyline");
-  CHECK_STR_HAS(svg, "</svg>");
-  remove(path);
-  r = run("bench experts " BENCH_LAYER "--tokens 1 --rounds 1 --plot /none/such.svg");
-  CHECK_EQ_I64(r.code, 1);
-  CHECK_STR_HAS(r.err, "--plot '/none/such.svg' cannot be written");
-  program_run_free(&r);
 }

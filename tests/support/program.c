@@ -9,6 +9,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/support/harness.h"
+
 extern char **environ; /* unistd.h declares it for GNU sources only */
 
 /* Splits in place at spaces; ends with NULL. The caller frees the array. */
@@ -117,4 +119,20 @@ void program_run_free(struct program_run *run) {
   free(run->out);
   free(run->err);
   *run = (struct program_run){.code = -1};
+}
+
+void check_readable(const char *out) {
+  size_t column = 0;
+  size_t widest = 0;
+  bool plain = true;
+  for (const char *c = out; *c != '\0'; ++c) {
+    plain = plain && (*c == '\n' || (*c >= ' ' && *c <= '~'));
+    column = *c == '\n' ? 0 : column + 1;
+    widest = column > widest ? column : widest;
+  }
+  CHECK(plain);
+  CHECK(out[0] != '\0');
+  if (!CHECK(widest <= 100)) {
+    printf("%s", out);
+  }
 }

@@ -21,4 +21,7 @@ pid_t program_start(const char *command_line);
 
 void program_run_free(struct program_run *run);
 
+/* For people: plain ASCII without escapes, and no line beyond 100 columns. */
+void check_readable(const char *out);
+
 #endif
