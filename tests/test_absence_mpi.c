@@ -5,7 +5,7 @@
 #include <time.h>
 
 #include "comm/clock.h"
-#include "runtime/switchyard_mpi.h"
+#include "tests/support/backend.h"
 #include "tests/support/failure.h"
 #include "tests/support/harness.h"
 #include "tests/support/layer_case.h"
@@ -31,7 +31,7 @@ static bool subject_open(struct subject *s, const sy_shape *shape,
   desc.timeout_ms = TIMEOUT_MS;
   desc.num_threads = 1;
   layer_case_make(&s->c, shape, num_tokens);
-  const bool open = CHECK_OK(sy_group_create_mpi(MPI_COMM_WORLD, &desc, &s->group)) &&
+  const bool open = CHECK_OK(backend_group_mpi(&desc, &s->group)) &&
                     layer_rank_open(&s->rank, &s->c, s->group) &&
                     layer_call_open(&s->call, &s->rank, options, &split);
   MPI_Barrier(MPI_COMM_WORLD); /* who comes, comes at the same time */
@@ -64,12 +64,33 @@ static void check_dead(struct subject *s) {
   CHECK(layer_call_is_untouched(&s->call));
 }
 
-/* Everyone but the last rank calls; it is named, and nobody else. */
-static void check_last_is_named(struct subject *s, const char *stage) {
+/* The last rank, and nobody else. */
+static const char *last_alone(void) {
+  static char text[32];
+  snprintf(text, sizeof text, "rank %d;", sy_test_world() - 1);
+  return text;
+}
+
+static void check_is_named(struct subject *s, const char *ranks, const char *stage) {
   char text[64];
-  snprintf(text, sizeof text, "nothing heard in time from rank %d;", sy_test_world() - 1);
-  const int64_t begin_ns = sy_clock_ns();
+  snprintf(text, sizeof text, "nothing heard in time from %s", ranks);
   CHECK_FAILS(layer_call_forward(&s->call), s->group, SY_ERR_PEER, text, stage);
+}
+
+/* As check_is_named, of ranks that have begun the step: over NCCL that is all that others know. */
+static void check_does_not_end(struct subject *s, const char *ranks, const char *stage) {
+  if (backend_is_gpu()) {
+    CHECK_FAILS(layer_call_forward(&s->call), s->group, SY_ERR_PEER,
+                "every rank has begun this step, and it does not end");
+  } else {
+    check_is_named(s, ranks, stage);
+  }
+}
+
+/* Everyone but the last rank calls. */
+static void check_last_is_named(struct subject *s) {
+  const int64_t begin_ns = sy_clock_ns();
+  check_is_named(s, last_alone(), "dispatch");
   check_in_time(begin_ns);
 }
 
@@ -84,7 +105,7 @@ static sy_shape large_rows(void) {
 static void check_never_comes(const sy_shape *shape, const struct call_options *options) {
   struct subject s;
   if (subject_open(&s, shape, options) && !is_last()) {
-    check_last_is_named(&s, "dispatch");
+    check_last_is_named(&s);
     check_dead(&s);
   }
   subject_close(&s);
@@ -111,12 +132,11 @@ TEST(a_rank_that_comes_too_late_finds_nobody) {
   struct subject s;
   if (subject_open(&s, &shape, &options)) {
     if (!is_last()) {
-      check_last_is_named(&s, "dispatch");
+      check_last_is_named(&s);
     }
     MPI_Barrier(MPI_COMM_WORLD);
     if (is_last()) {
-      CHECK_FAILS(layer_call_forward(&s.call), s.group, SY_ERR_PEER,
-                  "nothing heard in time from rank 0", "return");
+      check_does_not_end(&s, "rank 0", "return");
     }
     check_dead(&s);
   }
@@ -135,7 +155,9 @@ TEST(a_rank_that_leaves_between_halves_is_named) {
       sy_group_abort(s.group);
       CHECK_FAILS(sy_combine_start(s.group), s.group, SY_ERR_PEER, "sy_group_abort");
     } else {
-      check_last_is_named(&s, "return");
+      const int64_t begin_ns = sy_clock_ns();
+      check_does_not_end(&s, last_alone(), "return");
+      check_in_time(begin_ns);
     }
     check_dead(&s);
   }
@@ -170,7 +192,7 @@ TEST(a_rank_that_does_not_reserve_is_named) {
   sy_plan *plan = layer_case_plan(&s.c, &options, &split, sy_test_world(), sy_test_rank());
   sy_group_desc desc = SY_GROUP_DESC_INIT;
   desc.load_timeout_ms = 2 * TIMEOUT_MS;
-  if (CHECK_OK(sy_group_create_mpi(MPI_COMM_WORLD, &desc, &s.group)) && !is_last()) {
+  if (CHECK_OK(backend_group_mpi(&desc, &s.group)) && !is_last()) {
     char name[32];
     snprintf(name, sizeof name, "from rank %d;", sy_test_world() - 1);
     CHECK_FAILS(sy_group_reserve(s.group, plan, 1), s.group, SY_ERR_PEER, "sy_group_reserve", name);

@@ -20,6 +20,7 @@ constexpr size_t MARGIN = 16 * 1024;
 constexpr unsigned char MARGIN_BYTE = 0xA5;
 constexpr uint64_t MARGIN_WORD = 0xA5A5A5A5A5A5A5A5u;
 constexpr size_t ALIGNMENT = 1024;
+constexpr std::align_val_t ALIGN{ALIGNMENT}; /* new: allocations by C's names are the project's */
 
 static_assert(MARGIN % ALIGNMENT == 0, "the memory begins where its margin ends");
 
@@ -60,11 +61,7 @@ __attribute__((no_sanitize("address", "undefined"))) size_t first_difference(con
 
 GuardedMemory::GuardedMemory(size_t bytes) : bytes_(bytes) {
   const size_t rounded = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-  void *all = std::aligned_alloc(ALIGNMENT, MARGIN + rounded + MARGIN);
-  if (all == nullptr) {
-    throw std::bad_alloc();
-  }
-  data_ = static_cast<char *>(all) + MARGIN;
+  data_ = static_cast<char *>(::operator new(MARGIN + rounded + MARGIN, ALIGN)) + MARGIN;
   std::memset(data_, POISON, bytes_);
   fill_margins();
 }
@@ -72,7 +69,7 @@ GuardedMemory::GuardedMemory(size_t bytes) : bytes_(bytes) {
 GuardedMemory::~GuardedMemory() {
   if (data_ != nullptr) {
     allow(data_ - MARGIN, MARGIN + bytes_ + MARGIN);
-    std::free(data_ - MARGIN);
+    ::operator delete(data_ - MARGIN, ALIGN);
   }
 }
 

@@ -1,4 +1,6 @@
 /* The stand-in for NCCL: communicators, groups, and what NCCL refuses. */
+#include <mpi.h>
+
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
@@ -440,4 +442,17 @@ ncclResult_t ncclAlltoAll(const void *from, void *to, size_t count, ncclDataType
   }
   const ncclResult_t ended = ncclGroupEnd();
   return result != ncclSuccess ? result : ended;
+}
+
+/* ---- MPI ------------------------------------------------------------------------------------ */
+
+/* NCCL's thread and the GPU go on while their host waits for others by MPI: what our transport polls
+ * with. (MPI's profiling interface. The exchanges here poll with other calls.) */
+int MPI_Testsome(int num_requests, MPI_Request requests[], int *num_done, int done[],
+                 MPI_Status statuses[]) {
+  for (ncclComm_t comm : communicators) {
+    poll_communicator(comm);
+  }
+  advance();
+  return PMPI_Testsome(num_requests, requests, num_done, done, statuses);
 }

@@ -11,7 +11,7 @@
 static atomic_bool watching;
 static atomic_ullong calls;
 
-static void note_call(void) {
+void alloc_note(void) {
   if (atomic_load(&watching)) {
     atomic_fetch_add(&calls, 1);
   }
@@ -31,32 +31,32 @@ void __real_free(void *block);
 void __wrap_free(void *block);
 
 void *__wrap_malloc(size_t bytes) {
-  note_call();
+  alloc_note();
   return __real_malloc(bytes);
 }
 
 void *__wrap_calloc(size_t count, size_t bytes) {
-  note_call();
+  alloc_note();
   return __real_calloc(count, bytes);
 }
 
 void *__wrap_realloc(void *block, size_t bytes) {
-  note_call();
+  alloc_note();
   return __real_realloc(block, bytes);
 }
 
 void *__wrap_aligned_alloc(size_t alignment, size_t bytes) {
-  note_call();
+  alloc_note();
   return __real_aligned_alloc(alignment, bytes);
 }
 
 int __wrap_posix_memalign(void **block_out, size_t alignment, size_t bytes) {
-  note_call();
+  alloc_note();
   return __real_posix_memalign(block_out, alignment, bytes);
 }
 
 void __wrap_free(void *block) {
-  note_call();
+  alloc_note();
   __real_free(block);
 }
 

@@ -10,6 +10,9 @@
 void alloc_watch(void);
 uint64_t alloc_watched(void);
 
+/* A call that counts, if they are counted now. */
+void alloc_note(void);
+
 /* Runs every strategy and combine, in waves and chunks, whole and in halves, and calls that fail;
  * none may allocate or free anything once memory is reserved. The shape is spoil_shape(). */
 void check_forward_is_alloc_free(const struct layer_rank *rank, const struct token_split *split);
