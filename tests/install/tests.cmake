@@ -9,6 +9,7 @@ add_test(NAME install.found_by_cmake COMMAND
   ${CMAKE_CTEST_COMMAND} --build-and-test ${consumer} ${scratch}/consumer
   --build-generator ${CMAKE_GENERATOR}
   --build-options -DCMAKE_PREFIX_PATH=${scratch} -DCONSUMER_MPI=${SWITCHYARD_MPI}
+  -DCONSUMER_NCCL=${SWITCHYARD_CUDA}
   -DCMAKE_C_COMPILER=${CMAKE_C_COMPILER} -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}
   --test-command ${CMAKE_CTEST_COMMAND} --output-on-failure --no-tests=error)
 set(installed_tests install.found_by_cmake)
