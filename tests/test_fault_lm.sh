@@ -46,11 +46,11 @@ measure_rank() {
   cat >"$scratch/measured" <<'SH'
 #!/bin/sh
 "$@" &
-while peak=$(grep VmPeak: "/proc/$!/status" 2>&1); do echo "$peak"; done >&2
+while peak=$(grep VmPeak: "/proc/$!/status" 2>&1); do echo "$peak" && sleep 0.02; done >&2
 wait $!
 SH
   chmod +x "$scratch/measured"
-  run_job $mpirun 2 "$scratch/measured" "$lm" generate --model "$checkpoint" --prompt x --max-tokens 40
+  run_job $mpirun 2 "$scratch/measured" "$lm" generate --model "$checkpoint" --prompt x --max-tokens 20
   expect_code 0
   limit=$(awk '/^VmPeak:/ && $2 > most { most = $2 } END { printf "%.0f", most * 1024 }' "$scratch/err")
   [ "$limit" -gt 0 ] || fail "no address space was measured"
