@@ -35,9 +35,10 @@ std::map<const char *, DevicePiece> &device_memory() {
   return pieces;
 }
 
-/* The piece whose first byte, less its margin, is the last one at or before p. */
+/* The piece whose first byte, less its margin, is the last one at or before p, which may be anything. */
 GuardedMemory *piece_near(const void *p) {
-  auto next = device_memory().upper_bound(static_cast<const char *>(p) + MARGIN);
+  const uintptr_t behind = reinterpret_cast<uintptr_t>(p) + MARGIN;
+  auto next = device_memory().upper_bound(reinterpret_cast<const char *>(behind));
   return next == device_memory().begin() ? nullptr : &std::prev(next)->second.memory;
 }
 
