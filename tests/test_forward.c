@@ -247,7 +247,7 @@ TEST(outputs_are_near_the_oracle) {
   }
 }
 
-TEST(wide_layers_are_near_the_oracle) {
+TEST_SLOW(wide_layers_are_near_the_oracle) {
   for (int mode = 0; mode < 3; ++mode) {
     const sy_shape shape = small_shape((sy_mode)mode, 1024, 512, 4, 2);
     check_against_oracle(&shape, 3);
